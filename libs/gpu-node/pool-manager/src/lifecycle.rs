@@ -1,0 +1,493 @@
+//! The life of one replica as a pure state machine: `step(event, now) → effects`.
+//!
+//! It owns no clock, no process and no file. The supervisor feeds it events, one at a time, and carries out
+//! the effects; everything that decides whether a model restarts, waits or gives up is in this file.
+
+use std::time::{Duration, Instant};
+
+use orch_core::{DesiredState, ExitCode, Failure, Health, RestartBackoff, Status};
+
+/// How the machine reacts to failures: the parts of a config that may change while the instance runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// `None`: never restart by itself.
+    pub restart: Option<RestartBackoff>,
+    /// Automatic restarts in a row before giving up.
+    pub max_retries: u32,
+    /// Running so long makes the next crash count as the first again.
+    pub stable_after: Duration,
+    /// Time between two probes of a ready engine.
+    pub probe_interval: Duration,
+    /// Time between the first probes after a failed one.
+    pub retry_delay: Duration,
+    /// Failed probes in a row before a restart.
+    pub probe_retries: u32,
+    /// Failed probes so soon after the start never count.
+    pub start_period: Duration,
+    /// A load without any sign of progress for so long has stalled.
+    pub load_stall: Duration,
+    /// How probing slows down while the engine is unhealthy; `None`: it does not.
+    pub probe_backoff: Option<RestartBackoff>,
+}
+
+/// Time between two probes while an engine loads: short at first, because small models are ready at once.
+const LOADING_PROBE_FIRST: Duration = Duration::from_millis(50);
+const LOADING_PROBE_LAST: Duration = Duration::from_millis(500);
+
+/// What the process of this replica is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// No process.
+    Stopped,
+    /// A launch is being carried out.
+    Launching,
+    /// The process lives and has never been ready.
+    Loading { since: Instant, last_progress: Instant },
+    /// The process lives and was ready once.
+    Running { since: Instant, failed_probes: u32 },
+    /// Waiting for the next automatic restart.
+    BackingOff { until: Instant },
+    /// A stop is being carried out.
+    Stopping { then: AfterStop },
+    /// The policy gave up, or is off.
+    GaveUp,
+    /// Never got as far as a process.
+    Failed,
+}
+
+/// What follows a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterStop {
+    Rest,
+    /// Start again because somebody asked.
+    Start,
+    /// Start again by the restart policy, because the engine was sick.
+    Recover,
+}
+
+/// What a probe said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProbeOutcome {
+    Healthy,
+    /// 503, or a refused port of a living process: never a failure. `progressed`: something grew since the last look.
+    Loading { progressed: bool },
+    Failed { reason: String },
+}
+
+/// Everything that can happen to a replica.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Somebody wants it to run. `desired` is what is remembered: running, or on demand.
+    Up { desired: DesiredState },
+    Down { force: bool },
+    Restart { desired: DesiredState, force: bool },
+    /// A living engine that belongs to this replica was found.
+    Adopted { ready: bool },
+    Launched,
+    LaunchFailed { failure: Failure },
+    Probed { outcome: ProbeOutcome },
+    /// The process is gone without having been asked. `reason` is one line for people.
+    Exited { reason: String },
+    Terminated { result: Result<(), Failure> },
+    Tick,
+    PolicyChanged { policy: Box<Policy> },
+}
+
+/// What the supervisor has to do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// `by_policy`: an automatic restart, which is counted and does not touch the desired state.
+    Launch { by_policy: bool, desired: DesiredState },
+    Terminate { force: bool, desired: Option<DesiredState> },
+    /// Remember what is wanted without doing anything about it.
+    RecordDesired { desired: DesiredState },
+    Probe,
+    RecordReady,
+    RecordHealth { from: Health, to: Health, reason: Option<String> },
+    RecordStopped,
+    /// The engine left on its own, or was ended for being sick.
+    RecordCrash { reason: String },
+    RecordRestartScheduled { attempt: u32, delay: Duration },
+    RecordGaveUp { reason: String },
+    RecordStartFailed { failure: Failure },
+    RecordStopFailed { failure: Failure },
+    /// Answer those who wait for this replica to be ready, or to be gone.
+    Settle { outcome: Outcome },
+}
+
+/// How a wish ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Ready,
+    Stopped,
+    Failed(Failure),
+}
+
+/// The state machine of one replica.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lifecycle {
+    pub policy: Policy,
+    pub desired: DesiredState,
+    pub phase: Phase,
+    pub health: Health,
+    /// Automatic restarts in a row: the exponent of the back-off.
+    pub attempts: u32,
+    /// When the next probe is due; `None` while one is running or none is wanted.
+    next_probe: Option<Instant>,
+    loading_probes: u32,
+}
+
+impl Lifecycle {
+    pub fn new(policy: Policy, desired: DesiredState, attempts: u32) -> Self {
+        Self {
+            policy,
+            desired,
+            phase: Phase::Stopped,
+            health: Health::Unknown,
+            attempts,
+            next_probe: None,
+            loading_probes: 0,
+        }
+    }
+
+    /// What people see of the phase.
+    pub fn status(&self) -> Status {
+        match self.phase {
+            Phase::Stopped => Status::Stopped,
+            Phase::Launching | Phase::Loading { .. } | Phase::BackingOff { .. } => Status::Starting,
+            Phase::Running { .. } => Status::Running,
+            Phase::Stopping { .. } => Status::Stopping,
+            Phase::GaveUp => Status::Crashed,
+            Phase::Failed => Status::Error,
+        }
+    }
+
+    /// Whether requests may be sent to it.
+    pub fn is_routable(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. }) && self.health != Health::Error
+    }
+
+    /// When [`Event::Tick`] is next due.
+    pub fn next_tick(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::BackingOff { until } => Some(until),
+            Phase::Loading { .. } | Phase::Running { .. } => self.next_probe,
+            _ => None,
+        }
+    }
+
+    /// Takes one event. `random` in 0…1 feeds the jitter.
+    pub fn step(&mut self, event: Event, now: Instant, random: f64) -> Vec<Effect> {
+        match event {
+            Event::Up { desired } => self.up(desired),
+            Event::Down { force } => self.down(force),
+            Event::Restart { desired, force } => self.restart(desired, force),
+            Event::Adopted { ready } => self.adopted(ready, now),
+            Event::Launched => self.launched(now),
+            Event::LaunchFailed { failure } => self.launch_failed(failure, now, random),
+            Event::Probed { outcome } => self.probed(outcome, now, random),
+            Event::Exited { reason } => self.exited(reason, now, random),
+            Event::Terminated { result } => self.terminated(result, now, random),
+            Event::Tick => self.tick(now),
+            Event::PolicyChanged { policy } => {
+                self.policy = *policy;
+                Vec::new()
+            }
+        }
+    }
+
+    fn up(&mut self, desired: DesiredState) -> Vec<Effect> {
+        match self.phase {
+            Phase::Stopped | Phase::GaveUp | Phase::Failed | Phase::BackingOff { .. } => {
+                self.desired = desired;
+                self.launch(desired)
+            }
+            Phase::Stopping { ref mut then } => {
+                *then = AfterStop::Start;
+                self.desired = desired;
+                vec![Effect::RecordDesired { desired }]
+            }
+            Phase::Launching | Phase::Loading { .. } | Phase::Running { .. } => {
+                self.desired = desired;
+                vec![Effect::RecordDesired { desired }]
+            }
+        }
+    }
+
+    fn launch(&mut self, desired: DesiredState) -> Vec<Effect> {
+        self.attempts = 0;
+        self.phase = Phase::Launching;
+        self.health = Health::Loading;
+        vec![Effect::Launch { by_policy: false, desired }]
+    }
+
+    fn down(&mut self, force: bool) -> Vec<Effect> {
+        self.desired = DesiredState::Stopped;
+        match self.phase {
+            Phase::Loading { .. } | Phase::Running { .. } => {
+                self.phase = Phase::Stopping { then: AfterStop::Rest };
+                vec![Effect::Terminate { force, desired: Some(DesiredState::Stopped) }]
+            }
+            // The launch is not interrupted half-way; `launched` sees the wish and stops at once.
+            Phase::Launching => vec![Effect::RecordDesired { desired: DesiredState::Stopped }],
+            Phase::Stopping { ref mut then } => {
+                *then = AfterStop::Rest;
+                vec![Effect::RecordDesired { desired: DesiredState::Stopped }]
+            }
+            Phase::Stopped | Phase::BackingOff { .. } | Phase::GaveUp | Phase::Failed => {
+                self.phase = Phase::Stopped;
+                self.health = Health::Unknown;
+                vec![
+                    Effect::RecordDesired { desired: DesiredState::Stopped },
+                    Effect::RecordStopped,
+                    Effect::Settle { outcome: Outcome::Stopped },
+                ]
+            }
+        }
+    }
+
+    fn restart(&mut self, desired: DesiredState, force: bool) -> Vec<Effect> {
+        match self.phase {
+            Phase::Loading { .. } | Phase::Running { .. } => {
+                self.desired = desired;
+                self.phase = Phase::Stopping { then: AfterStop::Start };
+                vec![Effect::Terminate { force, desired: Some(desired) }]
+            }
+            _ => self.up(desired),
+        }
+    }
+
+    fn adopted(&mut self, ready: bool, now: Instant) -> Vec<Effect> {
+        self.next_probe = Some(now);
+        if ready {
+            self.phase = Phase::Running { since: now, failed_probes: 0 };
+            self.health = Health::Healthy;
+            vec![Effect::Settle { outcome: Outcome::Ready }]
+        } else {
+            self.phase = Phase::Loading { since: now, last_progress: now };
+            self.health = Health::Loading;
+            Vec::new()
+        }
+    }
+
+    fn launched(&mut self, now: Instant) -> Vec<Effect> {
+        if self.desired == DesiredState::Stopped {
+            self.phase = Phase::Stopping { then: AfterStop::Rest };
+            return vec![Effect::Terminate { force: false, desired: None }];
+        }
+        self.phase = Phase::Loading { since: now, last_progress: now };
+        self.health = Health::Loading;
+        self.loading_probes = 0;
+        self.next_probe = Some(now + LOADING_PROBE_FIRST);
+        Vec::new()
+    }
+
+    fn launch_failed(&mut self, failure: Failure, now: Instant, random: f64) -> Vec<Effect> {
+        let mut effects = vec![Effect::RecordStartFailed { failure: failure.clone() }];
+        if self.desired == DesiredState::Stopped {
+            self.phase = Phase::Stopped;
+            effects.push(Effect::RecordStopped);
+            effects.push(Effect::Settle { outcome: Outcome::Stopped });
+            return effects;
+        }
+        // A start that somebody waits for is refused at once; a restart by policy goes on trying.
+        if self.attempts == 0 || self.desired == DesiredState::OnDemand {
+            self.phase = Phase::Failed;
+            self.health = Health::Unknown;
+        } else {
+            effects.extend(self.schedule_restart(&failure.message, now, random, Phase::Failed));
+        }
+        effects.push(Effect::Settle { outcome: Outcome::Failed(failure) });
+        effects
+    }
+
+    fn probed(&mut self, outcome: ProbeOutcome, now: Instant, random: f64) -> Vec<Effect> {
+        match self.phase {
+            Phase::Loading { since, last_progress } => self.probed_loading(outcome, now, since, last_progress),
+            Phase::Running { since, failed_probes } => {
+                self.probed_running(outcome, now, since, failed_probes, random)
+            }
+            // An answer that comes late changes nothing.
+            _ => Vec::new(),
+        }
+    }
+
+    fn probed_loading(
+        &mut self,
+        outcome: ProbeOutcome,
+        now: Instant,
+        since: Instant,
+        last_progress: Instant,
+    ) -> Vec<Effect> {
+        if outcome == ProbeOutcome::Healthy {
+            return self.became_ready(now);
+        }
+        let progressed = matches!(outcome, ProbeOutcome::Loading { progressed: true });
+        let last_progress = if progressed { now } else { last_progress };
+        if now.duration_since(last_progress) >= self.policy.load_stall {
+            let seconds = self.policy.load_stall.as_secs();
+            return self.recover(format!("loading made no progress for {seconds} s"));
+        }
+        self.phase = Phase::Loading { since, last_progress };
+        self.loading_probes = self.loading_probes.saturating_add(1);
+        let delay = LOADING_PROBE_FIRST.saturating_mul(1 + self.loading_probes / 10).min(LOADING_PROBE_LAST);
+        self.next_probe = Some(now + delay);
+        Vec::new()
+    }
+
+    fn became_ready(&mut self, now: Instant) -> Vec<Effect> {
+        let from = std::mem::replace(&mut self.health, Health::Healthy);
+        self.phase = Phase::Running { since: now, failed_probes: 0 };
+        self.next_probe = Some(now + self.policy.probe_interval);
+        vec![
+            Effect::RecordReady,
+            Effect::RecordHealth { from, to: Health::Healthy, reason: None },
+            Effect::Settle { outcome: Outcome::Ready },
+        ]
+    }
+
+    fn probed_running(
+        &mut self,
+        outcome: ProbeOutcome,
+        now: Instant,
+        since: Instant,
+        failed_probes: u32,
+        random: f64,
+    ) -> Vec<Effect> {
+        if now.duration_since(since) >= self.policy.stable_after {
+            self.attempts = 0;
+        }
+        let (to, failed, reason) = match outcome {
+            ProbeOutcome::Healthy => (Health::Healthy, 0, None),
+            ProbeOutcome::Loading { .. } => (Health::Loading, failed_probes, None),
+            ProbeOutcome::Failed { reason } if now.duration_since(since) < self.policy.start_period => {
+                (Health::Unhealthy, 0, Some(reason))
+            }
+            ProbeOutcome::Failed { reason } => (Health::Unhealthy, failed_probes + 1, Some(reason)),
+        };
+        let from = self.health;
+        if failed >= self.policy.probe_retries {
+            let reason = reason.unwrap_or_default();
+            let mut effects =
+                vec![Effect::RecordHealth { from, to: Health::Error, reason: Some(reason.clone()) }];
+            self.health = Health::Error;
+            effects.extend(self.recover(format!("{failed} health checks failed in a row: {reason}")));
+            return effects;
+        }
+        self.health = to;
+        self.phase = Phase::Running { since, failed_probes: failed };
+        self.next_probe = Some(now + self.next_probe_delay(to, failed, random));
+        vec![Effect::RecordHealth { from, to, reason }]
+    }
+
+    fn next_probe_delay(&self, health: Health, failed: u32, random: f64) -> Duration {
+        match (health, &self.policy.probe_backoff) {
+            (Health::Unhealthy, Some(backoff)) => backoff.delay(failed.saturating_sub(1), random),
+            (Health::Unhealthy, None) => self.policy.retry_delay,
+            _ => self.policy.probe_interval,
+        }
+    }
+
+    /// Ends a sick engine; what follows is decided when it is gone.
+    fn recover(&mut self, reason: String) -> Vec<Effect> {
+        self.phase = Phase::Stopping { then: AfterStop::Recover };
+        self.next_probe = None;
+        vec![Effect::RecordCrash { reason }, Effect::Terminate { force: false, desired: None }]
+    }
+
+    fn exited(&mut self, reason: String, now: Instant, random: f64) -> Vec<Effect> {
+        let since = match self.phase {
+            Phase::Loading { .. } => None,
+            Phase::Running { since, .. } => Some(since),
+            // While stopping, the stop itself reports; otherwise there was no process to lose.
+            _ => return Vec::new(),
+        };
+        if since.is_some_and(|since| now.duration_since(since) >= self.policy.stable_after) {
+            self.attempts = 0;
+        }
+        let mut effects = vec![Effect::RecordCrash { reason: reason.clone() }];
+        effects.extend(self.after_crash(&reason, now, random));
+        let failure = Failure::new(ExitCode::StartFailed, reason);
+        effects.push(Effect::Settle { outcome: Outcome::Failed(failure) });
+        effects
+    }
+
+    fn after_crash(&mut self, reason: &str, now: Instant, random: f64) -> Vec<Effect> {
+        self.next_probe = None;
+        self.health = Health::Unknown;
+        match self.desired {
+            DesiredState::Running => self.schedule_restart(reason, now, random, Phase::GaveUp),
+            // The next request loads it again.
+            DesiredState::OnDemand => {
+                self.phase = Phase::GaveUp;
+                Vec::new()
+            }
+            DesiredState::Stopped => {
+                self.phase = Phase::Stopped;
+                vec![Effect::RecordStopped]
+            }
+        }
+    }
+
+    fn schedule_restart(&mut self, reason: &str, now: Instant, random: f64, exhausted: Phase) -> Vec<Effect> {
+        let Some(backoff) = self.policy.restart.filter(|_| self.attempts < self.policy.max_retries) else {
+            self.phase = exhausted;
+            return vec![Effect::RecordGaveUp { reason: reason.to_owned() }];
+        };
+        let delay = backoff.delay(self.attempts, random);
+        self.attempts += 1;
+        self.phase = Phase::BackingOff { until: now + delay };
+        vec![Effect::RecordRestartScheduled { attempt: self.attempts, delay }]
+    }
+
+    fn terminated(&mut self, result: Result<(), Failure>, now: Instant, random: f64) -> Vec<Effect> {
+        let Phase::Stopping { then } = self.phase else { return Vec::new() };
+        if let Err(failure) = result {
+            // The process is still there: go on watching it.
+            self.phase = Phase::Running { since: now, failed_probes: 0 };
+            self.next_probe = Some(now + self.policy.probe_interval);
+            return vec![
+                Effect::RecordStopFailed { failure: failure.clone() },
+                Effect::Settle { outcome: Outcome::Failed(failure) },
+            ];
+        }
+        self.health = Health::Unknown;
+        match then {
+            AfterStop::Rest => {
+                self.phase = Phase::Stopped;
+                vec![Effect::RecordStopped, Effect::Settle { outcome: Outcome::Stopped }]
+            }
+            AfterStop::Start => {
+                let mut effects = vec![Effect::RecordStopped];
+                effects.extend(self.launch(self.desired));
+                effects
+            }
+            AfterStop::Recover => {
+                let reason = "the engine was ended because it was sick";
+                let mut effects = self.after_crash(reason, now, random);
+                let failure = Failure::new(ExitCode::StartFailed, reason);
+                effects.push(Effect::Settle { outcome: Outcome::Failed(failure) });
+                effects
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Effect> {
+        match self.phase {
+            Phase::BackingOff { until } if now >= until => {
+                self.phase = Phase::Launching;
+                self.health = Health::Loading;
+                vec![Effect::Launch { by_policy: true, desired: self.desired }]
+            }
+            Phase::Loading { .. } | Phase::Running { .. } if self.next_probe.is_some_and(|at| now >= at) => {
+                self.next_probe = None;
+                vec![Effect::Probe]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;
