@@ -1,0 +1,21 @@
+//! What tests of every room share: throw-away homes, waiting with a limit, a tiny model, engines real and fake.
+//!
+//! For tests only. The kit deliberately knows no room but orch-core, so that any room may use it; it starts
+//! whole programs and looks at them from outside, as a user would.
+//!
+//! Read first: [`TempHome`], the folder a test lives in and the broom that sweeps what it started, and
+//! [`fake_engine`], a `llama-server` that misbehaves on request.
+
+#![expect(clippy::disallowed_methods, reason = "a test tool starts programs and polls the real clock")]
+
+mod binaries;
+pub mod http;
+mod leftovers;
+mod temp_home;
+mod tiny_model;
+mod wait;
+
+pub use binaries::{bin_path, fake_engine};
+pub use temp_home::TempHome;
+pub use tiny_model::{TinyModel, write_tiny_model};
+pub use wait::{wait_for, wait_for_async, wait_for_value};
