@@ -1,0 +1,28 @@
+//! What clients and engines say to each other: dialects, error shapes, and what can be read off a body that
+//! is only passing through.
+//!
+//! This crate deliberately knows no socket, no clock and no routing. Everything here works on bytes that
+//! somebody else moves, with bounded memory, so it can be property-tested and fuzzed as it stands.
+//!
+//! Read first: [`Dialect`], whose language an answer is in, and [`Problem`], the one shape in which a
+//! refusal reaches a client.
+
+mod anthropic_start;
+mod dialect;
+mod endpoint;
+mod error_body;
+mod event_aligner;
+mod json_fields;
+mod multipart;
+mod problem;
+mod usage;
+
+pub use anthropic_start::MessageStartRepair;
+pub use dialect::Dialect;
+pub use endpoint::{Endpoint, find_endpoint};
+pub use error_body::{error_body, terminal_event};
+pub use event_aligner::EventAligner;
+pub use json_fields::{BodyError, model_in_json};
+pub use multipart::{boundary_of, model_in_multipart};
+pub use problem::Problem;
+pub use usage::{Usage, UsageScanner};
