@@ -8,12 +8,15 @@
 //! environment and flags to validated values.
 
 mod body;
+pub mod environment;
 pub mod guard;
 mod listener;
 mod probe;
 mod request_id;
 mod serve;
+mod settings;
 mod tasks;
+pub mod telemetry;
 mod token;
 
 pub use body::{BodyError, read_body};
@@ -22,6 +25,10 @@ pub use listener::{bind, check_exposure};
 pub use probe::{ProbeError, ProbeResponse, probe_get};
 pub use request_id::RequestId;
 pub use serve::{ServeOptions, serve};
+pub use settings::{
+    AuthSettings, ControlPlaneSettings, FullPolicy, KEYS, Limits, NodeSettings, Origin, PlacementStrategy,
+    Provider, SettingKey, SettingKind, SettingValue, Settings, json_schema,
+};
 pub use tasks::Tasks;
 pub use token::{Token, TokenError, TokenSet, presented_token};
 pub use tokio_util::sync::CancellationToken;
