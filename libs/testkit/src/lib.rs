@@ -4,18 +4,22 @@
 //! whole programs and looks at them from outside, as a user would.
 //!
 //! Read first: [`TempHome`], the folder a test lives in and the broom that sweeps what it started, and
-//! [`fake_engine`], a `llama-server` that misbehaves on request.
+//! [`RunningEngine`], a `llama-server`, real or one that misbehaves on request.
 
 #![expect(clippy::disallowed_methods, reason = "a test tool starts programs and polls the real clock")]
 
 mod binaries;
+mod engine;
 pub mod http;
 mod leftovers;
+mod real_engine;
 mod temp_home;
 mod tiny_model;
 mod wait;
 
 pub use binaries::{bin_path, fake_engine};
+pub use engine::{RunningEngine, free_port};
+pub use real_engine::{cache_folder, real_llama_server};
 pub use temp_home::TempHome;
 pub use tiny_model::{TinyModel, write_tiny_model};
 pub use wait::{wait_for, wait_for_async, wait_for_value};
