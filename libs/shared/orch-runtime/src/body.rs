@@ -72,3 +72,57 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{Full, StreamBody};
+    use hyper::body::Frame;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(5);
+
+    /// Pieces of a body, each after a pause.
+    fn pieces(
+        pieces: &[&'static str],
+        pause: Duration,
+    ) -> impl Body<Data = Bytes, Error = Infallible> + use<> {
+        let frames = stream::iter(pieces.to_vec()).then(move |piece| async move {
+            tokio::time::sleep(pause).await;
+            Ok(Frame::data(Bytes::from_static(piece.as_bytes())))
+        });
+        StreamBody::new(frames)
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_piece_is_handed_on_without_a_copy() {
+        let piece = Bytes::from_static(b"one piece");
+        let read = read_body(Full::new(piece.clone()), 9, IDLE).await.unwrap();
+        assert_eq!(read.as_ptr(), piece.as_ptr());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_are_joined_however_long_they_take_together() {
+        let body = pieces(&["a", "", "bc", "d"], Duration::from_millis(4999));
+        assert_eq!(read_body(body, 4, IDLE).await.unwrap(), "abcd");
+        assert_eq!(read_body(pieces(&[], IDLE), 0, IDLE).await.unwrap(), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_over_the_limit_is_refused_announced_or_not() {
+        let announced = read_body(Full::from("12345"), 4, IDLE).await;
+        assert!(matches!(announced, Err(BodyError::TooLarge { limit: 4 })));
+        let unannounced = read_body(pieces(&["123", "45"], Duration::ZERO), 4, IDLE).await;
+        assert!(matches!(unannounced, Err(BodyError::TooLarge { limit: 4 })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_stops_is_not_waited_for() {
+        let body = pieces(&["a", "b"], IDLE + Duration::from_secs(1));
+        assert!(matches!(read_body(body, 9, IDLE).await, Err(BodyError::Stalled)));
+    }
+}
