@@ -1,0 +1,251 @@
+//! One config file in memory: what it says, and what it means.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use orch_core::{ExitCode, Failure, MASK, UnixMillis, is_secret_name, redact_args};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::access::{create_private_folders, write_private};
+use crate::endpoint_arguments;
+use crate::field::{Field, Reach};
+use crate::finding::{Finding, Severity};
+use crate::reader::{self, meant_path, written};
+use crate::{BrokenInstance, InstanceConfig};
+
+/// A config that can be used, with the file's own document beside it: what this version does not know is kept
+/// there and written back.
+#[derive(Clone, Debug)]
+pub struct LoadedInstance {
+    pub config: InstanceConfig,
+    pub path: PathBuf,
+    /// Warnings of reading. Errors would have made it a [`BrokenInstance`].
+    pub findings: Vec<Finding>,
+    pub(crate) document: Document,
+}
+
+/// The file's object. Not shown when debugging: it may hold secrets.
+#[derive(Clone)]
+pub(crate) struct Document(pub(crate) Map<String, Value>);
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Document of {} keys", self.0.len())
+    }
+}
+
+/// Where an effective value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    File,
+    Default,
+}
+
+/// One line of `config show`, fit to be seen: secrets are masked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EffectiveValue {
+    pub field: &'static str,
+    pub value: Value,
+    pub origin: Origin,
+    /// Whether a change takes effect only with the next start.
+    pub needs_restart: bool,
+}
+
+impl LoadedInstance {
+    /// The folder that relative model paths start from.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Every field with its effective value and where that came from.
+    pub fn effective(&self) -> Vec<EffectiveValue> {
+        let shown = self.config.shown();
+        let line = |(field, value): (&'static Field, Value)| EffectiveValue {
+            field: field.path,
+            value,
+            origin: if written(&self.document.0, field).is_some() { Origin::File } else { Origin::Default },
+            needs_restart: field.reach == Reach::Engine,
+        };
+        InstanceConfig::values(&shown).map(line).collect()
+    }
+
+    /// The file's own document as people may see it, unknown keys included.
+    pub fn shown_document(&self) -> Value {
+        let mut shown = self.document.0.clone();
+        if let Some(args) = shown.get_mut("args") {
+            *args = json!(redact_args(&self.config.args));
+        }
+        if let Some(env) = shown.get_mut("env").and_then(Value::as_object_mut) {
+            for (_, value) in env.iter_mut().filter(|(name, value)| is_secret_name(name) && !value.is_null())
+            {
+                *value = json!(MASK);
+            }
+        }
+        Value::Object(shown)
+    }
+
+    /// Changes one field, as `config set` does: `value` is JSON, or else the text itself. Refused as a whole when
+    /// the result would not be valid; the file is untouched until [`save`].
+    pub fn set(&mut self, field: &str, value: &str) -> Result<(), Failure> {
+        if let Some(variable) = field.strip_prefix("env.") {
+            return self.set_variable(variable, value);
+        }
+        let known = known_field(field)?;
+        self.set_value(known, typed(known, value))
+    }
+
+    /// One variable of `env`; an empty value takes it out.
+    fn set_variable(&mut self, variable: &str, value: &str) -> Result<(), Failure> {
+        let mut variables =
+            self.document.0.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
+        if value.is_empty() {
+            variables.shift_remove(variable);
+        } else {
+            variables.insert(variable.to_owned(), json!(value));
+        }
+        self.set_value(known_field("env")?, Value::Object(variables))
+    }
+
+    fn set_value(&mut self, field: &Field, value: Value) -> Result<(), Failure> {
+        let mut document = self.document.0.clone();
+        if endpoint_arguments::is_older_document(&document) || self.in_older_folder() {
+            // Otherwise the address in `args` would overrule what is being set.
+            endpoint_arguments::move_to_server(&mut document);
+        }
+        put(&mut document, field, strict(field, value)?);
+        let reading = reader::read(&document, self.in_older_folder());
+        match reading.config {
+            Some(config) => {
+                let (path, findings) =
+                    (self.path.clone(), of_instance(reading.findings, config.name.as_str()));
+                *self = Self { config, path, findings, document: Document(document) };
+                Ok(())
+            }
+            None => Err(refusal(&self.path, &reading.findings)),
+        }
+    }
+
+    fn in_older_folder(&self) -> bool {
+        crate::catalog::is_older_folder(&self.path)
+    }
+}
+
+fn known_field(path: &str) -> Result<&'static Field, Failure> {
+    Field::find(path).ok_or_else(|| {
+        let failure = Failure::new(ExitCode::Usage, format!("{path:?} is not a field of an instance config"));
+        match meant_path(path) {
+            Some(meant) => failure.hint(format!("did you mean {meant}?")),
+            None => failure.hint("see `llama-orch config schema`"),
+        }
+    })
+}
+
+/// What was typed, as JSON. Short lists may be written without brackets: `tags=chat,gpu`.
+fn typed(field: &Field, text: &str) -> Value {
+    match serde_json::from_str(text) {
+        // A version or name that looks like a number is text all the same.
+        Ok(parsed) if field.kind.read(&parsed).is_ok_and(|read| read.notes.is_empty()) => parsed,
+        Ok(Value::Null) => Value::Null,
+        _ if field.kind.splits_at_commas() => {
+            json!(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>())
+        }
+        _ => json!(text),
+    }
+}
+
+/// What is written is strict, however it was typed.
+fn strict(field: &Field, value: Value) -> Result<Value, Failure> {
+    if value.is_null() {
+        return Ok(value);
+    }
+    let refuse = |refusal| Failure::new(ExitCode::ConfigInvalid, format!("{}: {refusal}", field.path));
+    field.kind.read(&value).map(|read| read.value).map_err(refuse)
+}
+
+fn put(document: &mut Map<String, Value>, field: &Field, value: Value) {
+    let (section, key) = field.parts();
+    let holder = match section {
+        None => document,
+        Some(section) => {
+            let entry = document.entry(section).or_insert_with(|| json!({}));
+            if !entry.is_object() {
+                *entry = json!({});
+            }
+            entry.as_object_mut().expect("it was made an object above")
+        }
+    };
+    holder.insert(key.to_owned(), value);
+}
+
+pub(crate) fn of_instance(findings: Vec<Finding>, name: &str) -> Vec<Finding> {
+    findings.into_iter().map(|finding| finding.of(name)).collect()
+}
+
+/// The first error of a reading as the failure of a command.
+pub(crate) fn refusal(path: &Path, findings: &[Finding]) -> Failure {
+    let error = findings.iter().find(|finding| finding.severity == Severity::Error);
+    let text = error.map_or_else(
+        || "is not valid".to_owned(),
+        |finding| {
+            let field = finding.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
+            format!("{field}{}", finding.message)
+        },
+    );
+    let failure = Failure::new(ExitCode::ConfigInvalid, format!("{}: {text}", path.display()));
+    match error.and_then(|finding| finding.suggestion.as_ref()) {
+        Some(suggestion) => failure.hint(suggestion),
+        None => failure,
+    }
+}
+
+/// Reads one document that is known to lie at `path`.
+pub(crate) fn load_document(
+    path: &Path,
+    document: Map<String, Value>,
+) -> Result<LoadedInstance, BrokenInstance> {
+    let reading = reader::read(&document, crate::catalog::is_older_folder(path));
+    match reading.config {
+        Some(config) => {
+            let findings = of_instance(reading.findings, config.name.as_str());
+            Ok(LoadedInstance { config, path: path.to_owned(), findings, document: Document(document) })
+        }
+        None => Err(BrokenInstance::invalid(path, &document, reading.findings)),
+    }
+}
+
+/// Writes a config back: atomically, readable by its owner alone, unknown keys and nulls kept, with the identity it
+/// may have lacked and the time of the change.
+pub fn save(instance: &mut LoadedInstance, now: UnixMillis) -> Result<(), Failure> {
+    let mut document = instance.document.0.clone();
+    let uid = instance.config.instance_uid.to_string();
+    if document.get("instance_uid").is_none_or(Value::is_null) {
+        document.insert("instance_uid".to_owned(), json!(uid));
+    }
+    document.insert("updated_at".to_owned(), json!(now.to_rfc3339()));
+    write_document(&instance.path, &document)?;
+    instance.config.updated_at = Some(now.to_rfc3339());
+    instance.document = Document(document);
+    Ok(())
+}
+
+pub(crate) fn write_document(path: &Path, document: &Map<String, Value>) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(document).expect("a JSON object with text keys");
+    text.push('\n');
+    let folder = path.parent().unwrap_or(Path::new("."));
+    create_private_folders(folder)
+        // A link to a config elsewhere stays a link: the file behind it is replaced.
+        .and_then(|()| {
+            write_private(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), text.as_bytes())
+        })
+        .map_err(|error| write_failure(path, &error))
+}
+
+fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+        _ => ExitCode::General,
+    };
+    Failure::new(exit, format!("{} cannot be written: {error}", path.display()))
+}

@@ -1,0 +1,33 @@
+//! Where an engine's output goes.
+
+use std::path::{Path, PathBuf};
+
+use orch_core::{HomeLayout, ReplicaId};
+
+use crate::InstanceConfig;
+use crate::model_file::native_path;
+
+/// The two log files of one replica, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPaths {
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+/// Fills in the templates of `logs`. Replicas after the first add `.rN` before the extension.
+pub fn log_paths(config: &InstanceConfig, home: &HomeLayout, replica: ReplicaId) -> LogPaths {
+    let fill = |template: &str| {
+        let path = home.root().join(native_path(&template.replace("{name}", config.name.as_str())));
+        if replica == ReplicaId::FIRST { path } else { of_replica(&path, replica) }
+    };
+    LogPaths { stdout: fill(&config.logs.stdout), stderr: fill(&config.logs.stderr) }
+}
+
+fn of_replica(path: &Path, replica: ReplicaId) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match path.extension() {
+        Some(extension) => format!("{stem}.{replica}.{}", extension.to_string_lossy()),
+        None => format!("{stem}.{replica}"),
+    };
+    path.with_file_name(name)
+}
