@@ -17,6 +17,7 @@ mod serve;
 mod settings;
 mod tasks;
 pub mod telemetry;
+mod termination;
 mod token;
 
 pub use body::{BodyError, read_body};
@@ -27,8 +28,9 @@ pub use request_id::RequestId;
 pub use serve::{ServeOptions, serve};
 pub use settings::{
     AuthSettings, ControlPlaneSettings, FullPolicy, KEYS, Limits, NodeSettings, Origin, PlacementStrategy,
-    Provider, SettingKey, SettingKind, SettingValue, Settings, json_schema,
+    Provider, SettingKey, SettingKind, SettingValue, Settings,
 };
 pub use tasks::Tasks;
+pub use termination::termination;
 pub use token::{Token, TokenError, TokenSet, presented_token};
 pub use tokio_util::sync::CancellationToken;

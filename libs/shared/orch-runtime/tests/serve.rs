@@ -104,8 +104,10 @@ fn stream(state: &Arc<ServerState>, count: usize, pause: Duration) -> TestBody {
     #[expect(clippy::disallowed_methods, reason = "a test's helper ends with the test")]
     tokio::spawn(async move {
         for _ in 0..count {
-            tokio::time::sleep(pause).await;
-            if sender.send(Bytes::from_static(&[b'x'; 1024])).await.is_err() {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            if sender.send(Bytes::from_static(&[b'x'; 64 * 1024])).await.is_err() {
                 return;
             }
         }

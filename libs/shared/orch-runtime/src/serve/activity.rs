@@ -57,13 +57,13 @@ impl Activity {
         self.changes.fetch_add(1, Relaxed);
     }
 
-    fn bytes_arrived(&self) {
+    pub(super) fn bytes_arrived(&self) {
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
     }
 
-    fn note_write<T>(&self, outcome: &Poll<T>) {
+    pub(super) fn note_write<T>(&self, outcome: &Poll<T>) {
         let blocked = outcome.is_pending();
         if self.write_blocked.load(Relaxed) != blocked {
             self.write_blocked.store(blocked, Relaxed);

@@ -22,7 +22,6 @@ pub use keys::{KEYS, SettingKey};
 use layers::Layers;
 pub use layers::{Origin, SettingKind, SettingValue};
 pub use providers::Provider;
-pub use schema::json_schema;
 
 /// Far above any real settings file, low enough to read a wrong file without harm.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -155,6 +154,11 @@ impl Settings {
     /// Every key with its value and where that came from, in the order of the documentation. Holds no secret.
     pub fn values(&self) -> &[SettingValue] {
         &self.values
+    }
+
+    /// JSON Schema of `config.toml`, for editors.
+    pub fn json_schema() -> serde_json::Value {
+        schema::json_schema()
     }
 
     /// Where a key's value came from; nothing for a key that does not exist.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::keys::{KEYS, PROVIDER_KEYS, PROVIDER_KINDS, SettingKey};
 use super::layers::SettingKind;
 
-/// JSON Schema of `config.toml`, generated from the table of keys.
-pub fn json_schema() -> Value {
+/// Generated from the table of keys, so that it cannot differ from what is read.
+pub(super) fn json_schema() -> Value {
     let mut sections = Map::new();
     for key in KEYS {
         let section = sections.entry(key.section()).or_insert_with(|| closed_object(&Map::new()));

@@ -236,7 +236,7 @@ fn a_file_that_is_no_toml_is_a_parse_error() {
 
 #[test]
 fn the_schema_lists_every_key_with_its_default() {
-    let schema = json_schema();
+    let schema = Settings::json_schema();
     for key in KEYS {
         let property = &schema["properties"][key.section()]["properties"][key.name()];
         assert_eq!(property["description"], key.meaning, "{}", key.path);
