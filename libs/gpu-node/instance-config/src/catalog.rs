@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::document::read_document;
 use crate::finding::Finding;
+use crate::kind::Kind;
 use crate::loaded::{LoadedInstance, load_document, of_instance};
 use crate::nearest::nearest;
 
@@ -22,6 +23,15 @@ pub struct BrokenInstance {
     pub findings: Vec<Finding>,
     /// Why: invalid, not to be parsed, or not to be read.
     pub exit: ExitCode,
+    /// The port that it claims all the same, as far as that can be read.
+    pub port: Option<u16>,
+}
+
+/// One config's claim to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<'a> {
+    pub name: &'a str,
+    pub path: &'a Path,
 }
 
 impl BrokenInstance {
@@ -29,13 +39,19 @@ impl BrokenInstance {
         let written = document.get("name").and_then(Value::as_str).filter(|name| !name.trim().is_empty());
         let name = written.map_or_else(|| folder_name(path), str::to_owned);
         let findings = of_instance(findings, &name);
-        Self { name, path: path.to_owned(), findings, exit: ExitCode::ConfigInvalid }
+        Self {
+            name,
+            path: path.to_owned(),
+            findings,
+            exit: ExitCode::ConfigInvalid,
+            port: claimed_port(document),
+        }
     }
 
     fn unreadable(path: &Path, exit: ExitCode, message: String) -> Self {
         let name = folder_name(path);
         let findings = vec![Finding::error("", message).of(&name)];
-        Self { name, path: path.to_owned(), findings, exit }
+        Self { name, path: path.to_owned(), findings, exit, port: None }
     }
 
     /// The failure of a command that needs this instance: path, field and reason.
@@ -87,6 +103,8 @@ fn gather(paths: Vec<PathBuf>) -> Catalog {
 
 /// Reads one config file.
 pub fn load_file(path: &Path) -> Result<LoadedInstance, BrokenInstance> {
+    let absolute = std::path::absolute(path);
+    let path = absolute.as_deref().unwrap_or(path);
     match read_document(path) {
         Ok(document) => load_document(path, document),
         Err(unreadable) => Err(BrokenInstance::unreadable(path, unreadable.exit, unreadable.message)),
@@ -159,9 +177,13 @@ impl Catalog {
         }
     }
 
-    /// The instances whose config claims a port. Port 0 is claimed by nobody.
-    pub fn claiming(&self, port: u16) -> impl Iterator<Item = &LoadedInstance> {
-        self.instances.iter().filter(move |instance| port != 0 && instance.config.server.port == port)
+    /// Every config that claims a port, broken ones included. Port 0 is claimed by nobody.
+    pub fn claiming(&self, port: u16) -> impl Iterator<Item = Claim<'_>> {
+        let good = self.instances.iter().filter(move |instance| instance.config.server.port == port);
+        let broken = self.broken.iter().filter(move |broken| broken.port == Some(port));
+        let good = good.map(|instance| Claim { name: instance.config.name.as_str(), path: &instance.path });
+        let broken = broken.map(|broken| Claim { name: &broken.name, path: &broken.path });
+        good.chain(broken).filter(move |_| port != 0)
     }
 }
 
@@ -170,7 +192,13 @@ fn duplicate(instance: LoadedInstance, winner: &Path) -> BrokenInstance {
     let message = format!("{:?} is already the name of {}", name, winner.display());
     let mut findings = vec![Finding::error("name", message).of(&name).suggest("rename one of them")];
     findings.extend(instance.findings);
-    BrokenInstance { name, path: instance.path, findings, exit: ExitCode::ConfigInvalid }
+    let port = Some(instance.config.server.port);
+    BrokenInstance { name, path: instance.path, findings, exit: ExitCode::ConfigInvalid, port }
+}
+
+fn claimed_port(document: &Map<String, Value>) -> Option<u16> {
+    let read = Kind::Port.read(document.get("server")?.get("port")?).ok()?;
+    u16::try_from(read.value.as_u64()?).ok()
 }
 
 fn folder_name(path: &Path) -> String {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use orch_core::EngineProfile;
+use orch_core::{EngineProfile, HomeLayout};
 
 use crate::arguments::has_flag;
 use crate::finding::Finding;
@@ -57,7 +57,7 @@ pub fn engine_command(
     let device_mask = device_mask(config);
     EngineCommand {
         args,
-        env_overrides: device_variables(config.gpu.backend, device_mask.as_deref()),
+        env_overrides: computed_variables(config.gpu.backend, home, device_mask.as_deref()),
         device_mask,
         warnings,
         rejected: translation.rejected,
@@ -148,7 +148,11 @@ pub(crate) const fn mask_variables(backend: Backend) -> &'static [&'static str] 
     }
 }
 
-fn device_variables(backend: Backend, mask: Option<&str>) -> Vec<(String, String)> {
-    let Some(mask) = mask else { return Vec::new() };
-    mask_variables(backend).iter().map(|&name| (name.to_owned(), mask.to_owned())).collect()
+fn computed_variables(backend: Backend, home: &HomeLayout, mask: Option<&str>) -> Vec<(String, String)> {
+    // Engines read settings of the user's own llama.cpp from there, and those would change an instance.
+    let private_settings = ("XDG_CONFIG_HOME".to_owned(), home.engine_xdg().display().to_string());
+    let masks = mask
+        .into_iter()
+        .flat_map(|mask| mask_variables(backend).iter().map(move |&name| (name.to_owned(), mask.to_owned())));
+    std::iter::once(private_settings).chain(masks).collect()
 }

@@ -210,7 +210,7 @@ impl RestartPolicy {
 /// Where its output goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logs {
-    /// Templates: see [`crate::log_paths`].
+    /// Templates: see [`crate::log_path`].
     pub stdout: String,
     pub stderr: String,
     pub max_size_mb: u64,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::field::Field;
 use crate::loaded::{load_document, write_document};
+use crate::reader::SCHEMA_VERSION;
 use crate::{Backend, Catalog, LoadedInstance, Template};
 
 /// Which port a new instance gets.
@@ -84,12 +85,13 @@ fn replaced_path(
 }
 
 fn choose_port(catalog: &Catalog, new: &NewInstance, is_free: &dyn Fn(u16) -> bool) -> Result<u16, Failure> {
-    let claimant = |port| catalog.claiming(port).find(|instance| instance.config.name != new.name);
+    let claimant =
+        |port| catalog.claiming(port).map(|claim| claim.name).find(|name| *name != new.name.as_str());
     match new.port {
         PortChoice::Fixed(port) => match claimant(port) {
             None => Ok(port),
             Some(other) => {
-                let message = format!("port {port} is claimed by instance {}", other.config.name);
+                let message = format!("port {port} is claimed by instance {other}");
                 Err(Failure::new(ExitCode::ConfigInvalid, message)
                     .hint("choose another port, or --port auto"))
             }
@@ -113,7 +115,7 @@ fn document(catalog: &Catalog, new: &NewInstance, port: u16, now: UnixMillis) ->
     let mut document = Map::new();
     let mut put = |path: &str, value: Value| put(&mut document, path, value);
     put("name", json!(new.name));
-    put("schema_version", json!("2"));
+    put("schema_version", json!(SCHEMA_VERSION.to_string()));
     put("instance_uid", json!(uid));
     put("instance_no", json!(number));
     put("created_at", json!(created));

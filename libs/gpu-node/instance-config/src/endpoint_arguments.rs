@@ -10,11 +10,12 @@ use crate::finding::Finding;
 
 const ENDPOINT: [(&str, &str); 2] = [("--host", "host"), ("--port", "port")];
 
-/// Whether the older tool wrote this document: it always recorded which parameters may change, and before that
-/// left the format's version out. We do neither.
+/// Whether the older tool wrote this document. It recorded which parameters may change, which we never do; before
+/// that it left the format's version out but wrote every section, which nobody does by hand.
 pub(crate) fn is_older_document(document: &Map<String, Value>) -> bool {
-    let absent = |key: &str| document.get(key).is_none_or(Value::is_null);
-    absent("schema_version") || !absent("parameter_mutability")
+    let present = |key: &str| document.get(key).is_some_and(|value| !value.is_null());
+    let every_section = ["server", "gpu", "healthcheck", "restart_policy", "logs"].into_iter().all(present);
+    present("parameter_mutability") || (!present("schema_version") && every_section)
 }
 
 pub(crate) fn refuse(document: &Map<String, Value>) -> Vec<Finding> {

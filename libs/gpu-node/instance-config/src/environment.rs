@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use orch_core::HomeLayout;
-
 use crate::InstanceConfig;
 
 /// Prefixes of variables that engines or daemons read: an orchestrator's own environment must not reach into every
@@ -16,13 +14,10 @@ const SECRET_SUFFIXES: [&str; 2] = ["_API_KEY", "_TOKEN"];
 /// variables (`overrides`, from [`crate::engine_command`]), then the config's `env`. Sorted by name.
 pub fn engine_environment(
     parent: impl Iterator<Item = (String, String)>,
-    home: &HomeLayout,
     config: &InstanceConfig,
     overrides: &[(String, String)],
 ) -> Vec<(String, String)> {
     let mut environment: BTreeMap<String, String> = parent.filter(|(name, _)| is_inherited(name)).collect();
-    // Engines read settings of the user's own llama.cpp from there, and those would change an instance.
-    environment.insert("XDG_CONFIG_HOME".to_owned(), home.engine_xdg().display().to_string());
     environment.extend(overrides.iter().cloned());
     environment.extend(config.env.clone());
     environment.into_iter().collect()

@@ -78,13 +78,26 @@ fn has_instances(layout: &HomeLayout) -> bool {
     entries.into_iter().any(|entry| entry.path().join("config.json").is_file())
 }
 
-/// Makes the folders of a home that may hold prompts or secrets, closed to others. Folders of ours that exist are
-/// closed too; the home itself is left as its owner made it.
+/// Makes the folders of a home, closed to others: they may hold prompts and keys. Folders of ours that exist are
+/// closed too, and so is the home itself, unless it holds other things as well: then it is left as its owner made it.
 pub fn create(home: &HomeLayout) -> io::Result<()> {
     create_private_folders(home.root())?;
+    if is_ours_alone(home.root()) {
+        make_private(home.root())?;
+    }
     for folder in [home.instances(), home.state(), home.locks(), home.run(), home.handoffs(), home.logs()] {
         create_private_folders(&folder)?;
         make_private(&folder)?;
     }
     Ok(())
+}
+
+/// What a home holds, the older tool's folders included.
+const ENTRIES: [&str; 11] =
+    ["config.toml", "instances", "state", "run", "logs", "engines", "models", "runs", "cache", "bin", "bins"];
+
+fn is_ours_alone(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    let ours = |name: &std::ffi::OsStr| ENTRIES.iter().any(|entry| name == *entry);
+    is_own(folder) && entries.into_iter().all(|entry| entry.is_ok_and(|entry| ours(&entry.file_name())))
 }

@@ -34,7 +34,7 @@ mod schema;
 mod template;
 
 pub use api_key::api_key;
-pub use catalog::{BrokenInstance, Catalog, discover, load_file};
+pub use catalog::{BrokenInstance, Catalog, Claim, discover, load_file};
 pub use command::{EngineCommand, device_mask, engine_command};
 pub use config::{
     Backend, Binary, Gpu, HealthCheck, HealthCheckType, InstanceConfig, Lifecycle, LoadMode, Logs, Model,
@@ -48,7 +48,7 @@ pub use hash::{config_hash, restart_needed};
 pub use kind::Kind;
 pub use lint::{EngineFact, LintFacts, lint, lint_instance};
 pub use loaded::{EffectiveValue, LoadedInstance, Origin, save};
-pub use log_files::{LogPaths, log_paths};
+pub use log_files::log_path;
 pub use model_file::{check_model, resolve_model_path};
 pub use schema::json_schema;
 pub use template::{TEMPLATES, Template, find_template};

@@ -11,7 +11,7 @@ use crate::command::mask_variables;
 use crate::finding::{Finding, Report};
 use crate::flags::translate;
 use crate::gguf::trained_context;
-use crate::log_files::log_paths;
+use crate::log_files::log_path;
 use crate::{Backend, Catalog, InstanceConfig, LoadedInstance, check_model, resolve_model_path};
 
 /// What is known of the engine that an instance would get.
@@ -63,7 +63,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
 
 fn check_model_file(instance: &LoadedInstance, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {
     let config = &instance.config;
-    let path = resolve_model_path(config, instance.folder(), facts.home);
+    let path = resolve_model_path(config, &instance.path, facts.home);
     if let Err(failure) = check_model(&path) {
         let finding = Finding::error("model.path", failure.message);
         findings.push(match failure.hint {
@@ -81,8 +81,8 @@ fn check_model_file(instance: &LoadedInstance, facts: &LintFacts<'_>, findings: 
 }
 
 fn check_logs(config: &InstanceConfig, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {
-    let paths = log_paths(config, facts.home, ReplicaId::FIRST);
-    for (field, path) in [("logs.stdout", paths.stdout), ("logs.stderr", paths.stderr)] {
+    for (field, template) in [("logs.stdout", &config.logs.stdout), ("logs.stderr", &config.logs.stderr)] {
+        let path = log_path(template, config, facts.home, ReplicaId::FIRST);
         let folder = path.parent().unwrap_or(facts.home.root());
         if !can_hold_files(folder) {
             findings.push(Finding::error(field, format!("{} cannot be written to", folder.display())));
@@ -98,9 +98,11 @@ fn can_hold_files(folder: &Path) -> bool {
 
 fn check_claims(instance: &LoadedInstance, catalog: &Catalog, findings: &mut Vec<Finding>) {
     let config = &instance.config;
-    let others = || catalog.instances.iter().filter(|other| other.path != instance.path);
-    for other in catalog.claiming(config.server.port).filter(|other| other.path != instance.path) {
-        let message = format!("port {} is also claimed by {}", config.server.port, other.config.name);
+    let others = || catalog.instances.iter().filter(|other| !is_same_file(&other.path, &instance.path));
+    for other in
+        catalog.claiming(config.server.port).filter(|claim| !is_same_file(claim.path, &instance.path))
+    {
+        let message = format!("port {} is also claimed by {}", config.server.port, other.name);
         findings
             .push(Finding::error("server.port", message).suggest("give each instance its own port, or 0"));
     }
@@ -113,6 +115,12 @@ fn check_claims(instance: &LoadedInstance, catalog: &Catalog, findings: &mut Vec
         let message = format!("is also the number of {}", other.config.name);
         findings.push(Finding::warning("instance_no", message).suggest("remove it from the copy"));
     }
+}
+
+/// A config may be named by another path than the one it was discovered under.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 fn check_server(config: &InstanceConfig, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {

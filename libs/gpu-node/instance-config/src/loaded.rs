@@ -54,11 +54,6 @@ pub struct EffectiveValue {
 }
 
 impl LoadedInstance {
-    /// The folder that relative model paths start from.
-    pub fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
-    }
-
     /// Every field with its effective value and where that came from.
     pub fn effective(&self) -> Vec<EffectiveValue> {
         let shown = self.config.shown();

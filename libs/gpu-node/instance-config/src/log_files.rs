@@ -7,20 +7,11 @@ use orch_core::{HomeLayout, ReplicaId};
 use crate::InstanceConfig;
 use crate::model_file::native_path;
 
-/// The two log files of one replica, absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogPaths {
-    pub stdout: PathBuf,
-    pub stderr: PathBuf,
-}
-
-/// Fills in the templates of `logs`. Replicas after the first add `.rN` before the extension.
-pub fn log_paths(config: &InstanceConfig, home: &HomeLayout, replica: ReplicaId) -> LogPaths {
-    let fill = |template: &str| {
-        let path = home.root().join(native_path(&template.replace("{name}", config.name.as_str())));
-        if replica == ReplicaId::FIRST { path } else { of_replica(&path, replica) }
-    };
-    LogPaths { stdout: fill(&config.logs.stdout), stderr: fill(&config.logs.stderr) }
+/// The log file that a template of `logs` stands for, absolute. Replicas after the first add `.rN` before the
+/// extension.
+pub fn log_path(template: &str, config: &InstanceConfig, home: &HomeLayout, replica: ReplicaId) -> PathBuf {
+    let path = home.root().join(native_path(&template.replace("{name}", config.name.as_str())));
+    if replica == ReplicaId::FIRST { path } else { of_replica(&path, replica) }
 }
 
 fn of_replica(path: &Path, replica: ReplicaId) -> PathBuf {

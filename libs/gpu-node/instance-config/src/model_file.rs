@@ -8,15 +8,17 @@ use orch_core::{ExitCode, Failure, HomeLayout};
 
 use crate::InstanceConfig;
 
-/// Where the model lies: relative paths start from the config's folder, then from the home. A file that is in neither
+/// Where the model of the config in `config_file` lies: relative paths start from that file's folder, then from the home. A file that is in neither
 /// place is named as the home would hold it. References (`hf:owner/repo:file.gguf`) name a file of the home's models.
-pub fn resolve_model_path(config: &InstanceConfig, config_folder: &Path, home: &HomeLayout) -> PathBuf {
+pub fn resolve_model_path(config: &InstanceConfig, config_file: &Path, home: &HomeLayout) -> PathBuf {
     let written = config.model.path.as_str();
     if let Some(reference) = strip_scheme(written, "hf:") {
         return referenced_path(reference, home);
     }
-    [config_folder, home.root()]
+    config_file
+        .parent()
         .into_iter()
+        .chain([home.root()])
         .flat_map(|base| [base.join(written), base.join(native_path(written))])
         .find(|path| path.is_file())
         .unwrap_or_else(|| home.root().join(native_path(written)))

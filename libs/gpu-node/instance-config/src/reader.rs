@@ -122,7 +122,18 @@ fn put(effective: &mut Document, field: &Field, value: Value) {
     }
 }
 
+/// The version of the format that this crate writes.
+pub(crate) const SCHEMA_VERSION: u32 = 2;
+
 fn check_across_fields(effective: &Document, findings: &mut Vec<Finding>) {
+    let version =
+        effective.get("schema_version").and_then(Value::as_str).and_then(|text| text.parse::<u32>().ok());
+    if version.is_some_and(|version| version > SCHEMA_VERSION) {
+        findings.push(Finding::warning(
+            "schema_version",
+            "is newer than this version knows; some of it may be ignored",
+        ));
+    }
     let Some(healthcheck) = effective.get("healthcheck") else { return };
     let script = healthcheck["custom_script"].as_str().unwrap_or("");
     if healthcheck["type"] == "custom" && script.trim().is_empty() {

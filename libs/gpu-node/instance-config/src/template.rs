@@ -51,11 +51,6 @@ pub static TEMPLATES: &[Template] = &[
             ]
         },
     },
-    Template {
-        name: "on-demand",
-        meaning: "loaded by the first request, unloaded after ten idle minutes",
-        fields: || vec![("lifecycle.load", json!("on_demand")), ("lifecycle.idle_ttl", json!(600))],
-    },
 ];
 
 /// The template of a name; an unknown one is a usage error that lists them.
