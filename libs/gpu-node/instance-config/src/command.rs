@@ -41,6 +41,7 @@ impl std::fmt::Debug for EngineCommand {
 /// whose `gpu.device_id` is the replica's device.
 pub fn engine_command(
     config: &InstanceConfig,
+    home: &HomeLayout,
     profile: &EngineProfile,
     model: &Path,
     port: u16,
