@@ -1,1 +1,41 @@
-fn main() {}
+//! The project's chores: `cargo xtask <task>`.
+//!
+//! It knows how to get what tests need and in which order checks run. It knows nothing of the product itself.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a developer's tool: it starts compilers and package managers"
+)]
+
+mod command;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  test [FILTER…]   everything a change must pass: formatting, lints, build, tests, documentation tests;
+                   with filters only build and tests
+  setup            only fetch what tests need into the cache (LLAMA_ORCH_TEST_CACHE, else ~/.cache/llama-orch)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first().map(|(task, rest)| (task.as_str(), rest)) {
+        Some(("test", filters)) => setup::everything().and_then(|()| test::run_checks(filters)),
+        Some(("setup", [])) => setup::everything(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -9,17 +9,23 @@
 #![expect(clippy::disallowed_methods, reason = "a test tool starts programs and polls the real clock")]
 
 mod binaries;
+mod clients;
 mod engine;
 pub mod http;
 mod leftovers;
+mod programs;
 mod real_engine;
+mod snapshot;
 mod temp_home;
 mod tiny_model;
 mod wait;
 
 pub use binaries::{bin_path, fake_engine};
+pub use clients::{PYTHON_CLIENTS, python_clients, python_clients_folder, python_in, run_python};
 pub use engine::{RunningEngine, free_port};
-pub use real_engine::{cache_folder, real_llama_server};
+pub use programs::{ProgramRun, run};
+pub use real_engine::{ENGINE_VERSION, cache_folder, engine_folder, real_llama_server};
+pub use snapshot::SNAPSHOT_FILTERS;
 pub use temp_home::TempHome;
 pub use tiny_model::{TinyModel, write_tiny_model};
 pub use wait::{wait_for, wait_for_async, wait_for_value};

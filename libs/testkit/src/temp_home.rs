@@ -7,7 +7,7 @@ use orch_core::{HomeLayout, InstanceName};
 use serde_json::Value;
 
 use crate::leftovers::kill_everything_that_uses;
-use crate::{TinyModel, bin_path, write_tiny_model};
+use crate::{ProgramRun, TinyModel, bin_path, run, write_tiny_model};
 
 /// Variables of the person who runs the tests that would change what the programs do.
 const FOREIGN_VARIABLES: [&str; 6] =
@@ -84,6 +84,13 @@ impl TempHome {
         command.env("LLAMA_ORCH_HOME", self.path()).env("NO_COLOR", "1").env("HOME", &self.scratch);
         command.current_dir(&self.scratch);
         command
+    }
+
+    /// Runs `llama-orch` in this home until it ends.
+    pub fn llama_orch(&self, arguments: &[&str]) -> ProgramRun {
+        let mut command = self.command("llama-orch");
+        command.args(arguments);
+        run(command)
     }
 }
 
