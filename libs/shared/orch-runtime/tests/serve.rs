@@ -101,13 +101,14 @@ async fn answer(
 fn stream(state: &Arc<ServerState>, count: usize, pause: Duration) -> TestBody {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
     let open = OpenBody::new(state);
+    let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
     #[expect(clippy::disallowed_methods, reason = "a test's helper ends with the test")]
     tokio::spawn(async move {
         for _ in 0..count {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            if sender.send(Bytes::from_static(&[b'x'; 64 * 1024])).await.is_err() {
+            if sender.send(chunk.clone()).await.is_err() {
                 return;
             }
         }

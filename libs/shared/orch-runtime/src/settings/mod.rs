@@ -108,17 +108,7 @@ impl Settings {
         environment: &dyn Fn(&str) -> Option<String>,
         flags: &[(&str, String)],
     ) -> Result<Self, Failure> {
-        let text = read_bounded(file).map_err(|error| {
-            Failure::new(ExitCode::ConfigParse, format!("cannot read {}: {error}", file.display()))
-        })?;
-        let table =
-            text.unwrap_or_default().trim_start_matches('\u{feff}').parse::<Table>().map_err(|error| {
-                let place = error.span().map_or(0, |span| span.start);
-                Failure::new(
-                    ExitCode::ConfigParse,
-                    format!("{}: {} (at byte {place})", file.display(), error.message()),
-                )
-            })?;
+        let table = read_table(file)?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut layers = Layers::new(&table, environment, flags);
         let settings = Self::assemble(&mut layers, &table, environment, folder);
@@ -324,6 +314,20 @@ fn reject_contradictions(settings: &Settings, layers: &mut Layers<'_>) {
         layers
             .problem("pool_managerd.addr", "is also orchestratord.addr; two servers cannot share an address");
     }
+}
+
+/// The settings file; an empty table if there is none.
+fn read_table(file: &Path) -> Result<Table, Failure> {
+    let refused = |what: String| Failure::new(ExitCode::ConfigParse, what);
+    let text = read_bounded(file)
+        .map_err(|error| refused(format!("cannot read {}: {error}", file.display())))?
+        .unwrap_or_default();
+    let text = text.trim_start_matches('\u{feff}');
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        refused(format!("{}, line {line}: {}", file.display(), error.message()))
+    })
 }
 
 /// A file's text, nothing if there is none, an error if it is too large or not UTF-8.

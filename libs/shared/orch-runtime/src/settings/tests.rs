@@ -235,6 +235,12 @@ fn a_file_that_is_no_toml_is_a_parse_error() {
 }
 
 #[test]
+fn a_parse_error_names_its_line() {
+    let failure = Sources::file("[limits]\nqueue = 1\nretries = = 2\n").load().unwrap_err();
+    assert!(failure.message.contains("config.toml, line 3: "), "{failure}");
+}
+
+#[test]
 fn the_schema_lists_every_key_with_its_default() {
     let schema = Settings::json_schema();
     for key in KEYS {
