@@ -1,0 +1,36 @@
+//! The data plane of the control plane: takes a client's request, finds the engine that has the model, and
+//! lets the bytes through.
+//!
+//! This crate deliberately knows no process, no database and no configuration file. It is *given* a routing
+//! table and keeps serving from the last one it got; it is told when a replica goes away. It also does not
+//! authenticate: the listener in front of it does.
+//!
+//! Read first: [`Gateway`], whose `handle` is the path of every request in visible steps, and
+//! [`RoutingTable`], all it knows about the world.
+
+mod admission;
+mod body;
+mod choose;
+mod dispatch;
+mod flight;
+mod gateway;
+mod headers;
+mod incoming;
+mod limits;
+mod live;
+mod metrics;
+mod models;
+mod respond;
+mod route;
+mod stream;
+mod table;
+mod upstream;
+
+pub use body::{AnswerBroken, GatewayBody};
+pub use gateway::Gateway;
+pub use limits::Limits;
+pub use live::{DrainOutcome, TableHandle};
+pub use llm_adapters::{Dialect, Problem};
+pub use metrics::MetricsRegistry;
+pub use respond::refuse;
+pub use table::{Replica, ReplicaKey, RoutedInstance, RoutingTable};

@@ -9,6 +9,7 @@
 
 mod anthropic_start;
 mod dialect;
+mod end_marker;
 mod endpoint;
 mod error_body;
 mod event_aligner;
@@ -19,6 +20,7 @@ mod usage;
 
 pub use anthropic_start::MessageStartRepair;
 pub use dialect::Dialect;
+pub use end_marker::EndMarker;
 pub use endpoint::{Endpoint, find_endpoint};
 pub use error_body::{error_body, terminal_event};
 pub use event_aligner::EventAligner;

@@ -43,6 +43,11 @@ impl UsageScanner {
         self.tail.extend_from_slice(chunk);
     }
 
+    /// The last bytes of the answer, a few thousand at most.
+    pub fn tail(&self) -> &[u8] {
+        &self.tail
+    }
+
     /// What the answer said, once it is over.
     pub fn finish(&self) -> Usage {
         let tail = read(&self.tail);

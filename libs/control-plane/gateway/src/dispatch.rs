@@ -1,0 +1,165 @@
+//! Bringing a request to a replica, and to another one if the first fails before its first byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use llm_adapters::Problem;
+use orch_core::ErrorCode;
+use tokio::time::Instant;
+
+use crate::admission::SlotGuard;
+use crate::choose::{Wanted, choose};
+use crate::flight::Flight;
+use crate::limits::Limits;
+use crate::live::Target;
+use crate::table::ReplicaKey;
+use crate::upstream::{Answer, Connection, SendError};
+
+/// A reused connection that breaks within this time was most likely already going when the request was
+/// written on it; later the engine had begun to work.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A request, whole and cleaned, ready to be sent as often as need be.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    /// Path and query only.
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// When its last byte had come in.
+    pub(crate) ready_at: Instant,
+}
+
+/// The head of an engine's answer, and who gives it.
+pub(crate) struct Dispatched {
+    pub(crate) head: http::response::Parts,
+    pub(crate) answer: Answer,
+    pub(crate) target: Arc<Target>,
+    pub(crate) attempt: u32,
+}
+
+/// Why one replica gave no answer.
+enum Failed {
+    /// It takes no connections.
+    Refused,
+    /// It died, or was stopped, with the request in hand.
+    Reset,
+    /// It sent no answer within the limit.
+    TimedOut,
+}
+
+/// Tries replicas of the route until one begins to answer. Gives nothing when none can be tried at all.
+pub(crate) async fn dispatch(
+    targets: &[&Arc<Target>],
+    node: Option<&str>,
+    request: &Outgoing,
+    flight: &mut Flight,
+    limits: &Limits,
+) -> Result<Dispatched, Option<Problem>> {
+    let mut tried: Vec<ReplicaKey> = Vec::new();
+    let mut problem = None;
+    while tried.len() <= limits.retries as usize {
+        let Some(target) = choose(targets.iter().copied(), Wanted { node, tried: &tried }) else { break };
+        let Some(slot) = SlotGuard::enter(&target.live, flight.takes_slot()) else {
+            tried.push(target.replica.key.clone());
+            continue;
+        };
+        flight.dispatch(target, slot);
+        match attempt(target, request, flight, limits).await {
+            Ok((head, answer)) => {
+                let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX).saturating_add(1);
+                return Ok(Dispatched { head, answer, target: Arc::clone(target), attempt });
+            }
+            Err(failed) => {
+                tracing::debug!(request_id = %flight.request_id, replica = %target.replica.key, "no answer");
+                problem = Some(failed.problem(target));
+                if !failed.may_try_another(request, flight) {
+                    break;
+                }
+                tried.push(target.replica.key.clone());
+            }
+        }
+    }
+    Err(problem)
+}
+
+impl Failed {
+    fn problem(&self, target: &Target) -> Problem {
+        let key = &target.replica.key;
+        let (code, message) = match self {
+            Failed::Refused => (ErrorCode::ModelNotAvailable, "the engine takes no connections"),
+            Failed::Reset => (ErrorCode::WorkerReset, "the engine died before it answered"),
+            Failed::TimedOut => (ErrorCode::DecodeTimeout, "the engine gave no answer within the limit"),
+        };
+        Problem::new(code, message).at(&key.node_id, &key.pool_id)
+    }
+
+    /// Generating again is harmless. Anything else that an engine may have begun is not done twice.
+    fn may_try_another(&self, request: &Outgoing, flight: &Flight) -> bool {
+        match self {
+            Failed::Refused => true,
+            Failed::Reset => flight.takes_slot() || request.method.is_safe(),
+            Failed::TimedOut => false,
+        }
+    }
+}
+
+async fn attempt(
+    target: &Arc<Target>,
+    request: &Outgoing,
+    flight: &Flight,
+    limits: &Limits,
+) -> Result<(http::response::Parts, Answer), Failed> {
+    let exchange = tokio::time::timeout(limits.answer, exchange(target, request, flight, limits));
+    tokio::select! {
+        biased;
+        answered = exchange => answered.map_err(|_| Failed::TimedOut)?,
+        () = target.live.closed.cancelled() => Err(Failed::Reset),
+    }
+}
+
+/// Sends the request on an idle connection if there is one. If that one turns out to be stale, a new
+/// connection is made: the engine has restarted or had closed it, and the client need not know.
+async fn exchange(
+    target: &Arc<Target>,
+    request: &Outgoing,
+    flight: &Flight,
+    limits: &Limits,
+) -> Result<(http::response::Parts, Answer), Failed> {
+    let mut was_reset = false;
+    if let Some(connection) = target.live.idle.take().await {
+        let sent = Instant::now();
+        match send(connection, target, request, flight).await {
+            Ok(answer) => return Ok(answer),
+            Err(SendError::Reset) if sent.elapsed() < STALE_WITHIN => was_reset = true,
+            Err(_) => return Err(Failed::Reset),
+        }
+        target.live.idle.clear();
+    }
+    let opened = tokio::time::timeout(limits.connect, Connection::open(target.replica.address)).await;
+    let Ok(Ok(connection)) = opened else {
+        target.mark_refused();
+        return Err(if was_reset { Failed::Reset } else { Failed::Refused });
+    };
+    send(connection, target, request, flight).await.map_err(|_| Failed::Reset)
+}
+
+async fn send(
+    mut connection: Connection,
+    target: &Arc<Target>,
+    request: &Outgoing,
+    flight: &Flight,
+) -> Result<(http::response::Parts, Answer), SendError> {
+    let mut outgoing = Request::new(Full::new(request.body.clone()));
+    *outgoing.method_mut() = request.method.clone();
+    *outgoing.uri_mut() = request.uri.clone();
+    *outgoing.headers_mut() = target.headers.for_engine(&request.headers, &flight.request_id);
+    flight.handed_over(request.ready_at);
+    let response: Response<Incoming> = connection.send(outgoing).await?;
+    let (head, body) = response.into_parts();
+    Ok((head, Answer::new(body, connection)))
+}

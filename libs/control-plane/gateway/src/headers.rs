@@ -1,0 +1,158 @@
+//! Which headers cross the gateway, and which stay on their side.
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use orch_runtime::RequestId;
+
+use crate::table::{Replica, RoutedInstance};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-llama-orch-instance");
+pub(crate) const NODE: HeaderName = HeaderName::from_static("x-llama-orch-node");
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-llama-orch-attempt");
+pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("x-llama-orch-context");
+
+/// Headers that belong to one connection and not to the message (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Headers of a client that an engine never sees: its credentials are for us, the body's length is ours to
+/// tell, and `Expect` is answered by our own listener.
+const OURS: [HeaderName; 5] = [AUTHORIZATION, API_KEY, HOST, CONTENT_LENGTH, EXPECT];
+
+/// Header values of one replica, made once for each table.
+pub(crate) struct TargetHeaders {
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+    instance: HeaderValue,
+    node: Option<HeaderValue>,
+    context: Option<HeaderValue>,
+}
+
+impl TargetHeaders {
+    pub(crate) fn new(instance: &RoutedInstance, replica: &Replica) -> Self {
+        Self {
+            host: value(&replica.address.to_string()).expect("a socket address is visible ASCII"),
+            authorization: replica.api_key.as_deref().and_then(bearer),
+            instance: value(instance.name.as_str()).expect("an instance name is visible ASCII"),
+            node: value(&replica.key.node_id),
+            context: replica.slot_context.map(HeaderValue::from),
+        }
+    }
+
+    /// The headers of a request as this replica gets them, from headers cleaned by [`clean_request`].
+    pub(crate) fn for_engine(&self, cleaned: &HeaderMap, request_id: &RequestId) -> HeaderMap {
+        let mut headers = cleaned.clone();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(RequestId::HEADER, request_id.header_value());
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        headers
+    }
+
+    /// Tells the client who answered.
+    pub(crate) fn name_in(&self, headers: &mut HeaderMap, attempt: u32) {
+        headers.insert(INSTANCE, self.instance.clone());
+        headers.insert(ATTEMPT, HeaderValue::from(attempt));
+        if let Some(node) = &self.node {
+            headers.insert(NODE, node.clone());
+        }
+        if let Some(context) = &self.context {
+            headers.insert(CONTEXT, context.clone());
+        }
+    }
+}
+
+/// Takes out of a client's headers what must not reach an engine.
+pub(crate) fn clean_request(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in &OURS {
+        headers.remove(name);
+    }
+}
+
+/// Takes out of an engine's headers what was meant for its own connection.
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_in_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Headers that the sender declared to belong to the connection. `close` and `keep-alive` are among them, but
+/// are no headers worth keeping either.
+fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+fn bearer(key: &str) -> Option<HeaderValue> {
+    let mut authorization = value(&format!("Bearer {key}"))?;
+    authorization.set_sensitive(true);
+    Some(authorization)
+}
+
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, text)| (name.parse::<HeaderName>().unwrap(), value(text).unwrap())).collect()
+    }
+
+    #[test]
+    fn credentials_and_connection_headers_stay_here() {
+        let mut sent = headers(&[
+            ("authorization", "Bearer ours"),
+            ("x-api-key", "ours"),
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("expect", "100-continue"),
+            ("host", "localhost"),
+            ("content-length", "3"),
+            ("content-type", "application/json"),
+            ("x-custom", "kept"),
+        ]);
+        clean_request(&mut sent);
+        assert_eq!(sent, headers(&[("content-type", "application/json"), ("x-custom", "kept")]));
+    }
+
+    #[test]
+    fn a_response_keeps_its_length() {
+        let mut got =
+            headers(&[("content-length", "3"), ("keep-alive", "timeout=5, max=100"), ("server", "x")]);
+        clean_response(&mut got);
+        assert_eq!(got, headers(&[("content-length", "3"), ("server", "x")]));
+    }
+}

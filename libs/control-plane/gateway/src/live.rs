@@ -1,0 +1,216 @@
+//! The routing table at work: each replica of the current table with what the gateway itself knows of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use orch_core::UnixMillis;
+use orch_runtime::CancellationToken;
+use tokio::sync::Notify;
+
+use crate::headers::TargetHeaders;
+use crate::metrics::ReplicaMetrics;
+use crate::table::{Replica, ReplicaKey, RoutedInstance, RoutingTable};
+use crate::upstream::IdleConnections;
+
+/// What outlives a table: counters and connections of one engine process behind one address.
+pub(crate) struct LiveReplica {
+    address: SocketAddr,
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) busy_slots: AtomicUsize,
+    /// Notified when the last request ends.
+    pub(crate) emptied: Notify,
+    /// The time of the last good probe when it refused a connection.
+    refused_at_probe: AtomicI64,
+    draining: AtomicBool,
+    /// Cancelled when nothing may use this engine any more.
+    pub(crate) closed: CancellationToken,
+    pub(crate) idle: IdleConnections,
+}
+
+impl LiveReplica {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            in_flight: AtomicUsize::new(0),
+            busy_slots: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            refused_at_probe: AtomicI64::new(i64::MIN),
+            draining: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            idle: IdleConnections::default(),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    fn close(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.closed.cancel();
+        self.idle.clear();
+    }
+}
+
+/// One replica as a request sees it.
+pub(crate) struct Target {
+    pub(crate) replica: Replica,
+    pub(crate) live: Arc<LiveReplica>,
+    pub(crate) headers: TargetHeaders,
+    pub(crate) metrics: OnceLock<ReplicaMetrics>,
+}
+
+impl Target {
+    /// Whether a new request may go there.
+    pub(crate) fn usable(&self) -> bool {
+        self.replica.ready
+            && !self.replica.draining
+            && !self.live.is_draining()
+            && self.replica.last_good_probe.0 > self.live.refused_at_probe.load(Ordering::Relaxed)
+    }
+
+    /// Slots that this gateway has not filled. Negative when requests already wait inside the engine.
+    pub(crate) fn free_slots(&self) -> i64 {
+        let busy = self.live.busy_slots.load(Ordering::Relaxed);
+        i64::from(self.replica.slots_total) - i64::try_from(busy).unwrap_or(i64::MAX)
+    }
+
+    /// It refused a connection: it is out until a newer good probe.
+    pub(crate) fn mark_refused(&self) {
+        let UnixMillis(probe) = self.replica.last_good_probe;
+        self.live.refused_at_probe.fetch_max(probe, Ordering::Relaxed);
+        self.live.idle.clear();
+    }
+}
+
+/// A published table with its live replicas, in the order of the table's instances.
+pub(crate) struct Snapshot {
+    pub(crate) table: RoutingTable,
+    pub(crate) targets: Vec<Vec<Arc<Target>>>,
+}
+
+impl Snapshot {
+    pub(crate) fn instances(&self) -> impl Iterator<Item = (&RoutedInstance, &[Arc<Target>])> {
+        self.table.instances.iter().zip(self.targets.iter().map(Vec::as_slice))
+    }
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainOutcome {
+    /// Every request ended by itself.
+    Idle,
+    /// So many requests were cut off at the deadline, each with a terminal error.
+    Cut(usize),
+}
+
+/// The place where tables are published and requests find the current one. Clones share it.
+#[derive(Clone, Default)]
+pub struct TableHandle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    current: ArcSwapOption<Snapshot>,
+    live: Mutex<HashMap<ReplicaKey, Arc<LiveReplica>>>,
+}
+
+impl TableHandle {
+    /// Replaces the routing table. Requests that are under way are not touched; when this returns, every new
+    /// request sees the new table. Counters and connections of a replica are kept while its address stays.
+    pub fn publish(&self, table: RoutingTable) {
+        let mut live = self.lock();
+        let mut next = HashMap::with_capacity(live.len());
+        let targets = table
+            .instances
+            .iter()
+            .map(|instance| {
+                instance.replicas.iter().map(|replica| target(instance, replica, &live, &mut next)).collect()
+            })
+            .collect();
+        for (key, gone) in live.drain() {
+            if !next.get(&key).is_some_and(|kept| Arc::ptr_eq(kept, &gone)) {
+                gone.idle.clear();
+            }
+        }
+        *live = next;
+        self.inner.current.store(Some(Arc::new(Snapshot { table, targets })));
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.inner.current.load_full()
+    }
+
+    /// Ends every connection to a replica now; its requests get a terminal error. It gets no further request
+    /// until a table lists it as ready again.
+    pub fn close_replica(&self, key: &ReplicaKey) {
+        if let Some(live) = self.find(key) {
+            live.close();
+        }
+    }
+
+    /// Sends nothing new to a replica, waits for its requests to end, and closes it: at the deadline those
+    /// that are left are cut off.
+    pub async fn drain(&self, key: &ReplicaKey, deadline: Duration) -> DrainOutcome {
+        let Some(live) = self.find(key) else { return DrainOutcome::Idle };
+        live.draining.store(true, Ordering::SeqCst);
+        live.idle.clear();
+        let drained = tokio::time::timeout(deadline, emptied(&live)).await;
+        let left = live.in_flight.load(Ordering::SeqCst);
+        live.close();
+        if drained.is_ok() { DrainOutcome::Idle } else { DrainOutcome::Cut(left) }
+    }
+
+    /// How many slots of a replica this gateway keeps busy.
+    pub fn busy_slots(&self, key: &ReplicaKey) -> usize {
+        self.find(key).map_or(0, |live| live.busy_slots.load(Ordering::Relaxed))
+    }
+
+    /// How many requests of any kind a replica is working on.
+    pub fn in_flight(&self, key: &ReplicaKey) -> usize {
+        self.find(key).map_or(0, |live| live.in_flight.load(Ordering::Relaxed))
+    }
+
+    fn find(&self, key: &ReplicaKey) -> Option<Arc<LiveReplica>> {
+        self.lock().get(key).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaKey, Arc<LiveReplica>>> {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn emptied(live: &LiveReplica) {
+    loop {
+        let emptied = live.emptied.notified();
+        if live.in_flight.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        emptied.await;
+    }
+}
+
+fn target(
+    instance: &RoutedInstance,
+    replica: &Replica,
+    live: &HashMap<ReplicaKey, Arc<LiveReplica>>,
+    next: &mut HashMap<ReplicaKey, Arc<LiveReplica>>,
+) -> Arc<Target> {
+    let kept = live.get(&replica.key).filter(|known| {
+        let revived = replica.ready && known.closed.is_cancelled();
+        known.address == replica.address && !revived
+    });
+    let live = kept.map_or_else(|| Arc::new(LiveReplica::new(replica.address)), Arc::clone);
+    next.insert(replica.key.clone(), Arc::clone(&live));
+    Arc::new(Target {
+        headers: TargetHeaders::new(instance, replica),
+        replica: replica.clone(),
+        live,
+        metrics: OnceLock::new(),
+    })
+}

@@ -1,0 +1,114 @@
+//! From the name that a request gives to the replicas that may serve it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm_adapters::Problem;
+use orch_core::{ErrorCode, Status};
+
+use crate::live::{Snapshot, Target};
+use crate::table::RoutedInstance;
+
+/// How long a client is asked to wait for something that is on its way, and for something that somebody has
+/// to do.
+const SOON: Duration = Duration::from_secs(2);
+const LATER: Duration = Duration::from_secs(10);
+
+/// The instances that a request may reach.
+pub(crate) struct Route<'s, 'm> {
+    snapshot: &'s Snapshot,
+    indices: Vec<usize>,
+    /// Only this node (`name@node`).
+    pub(crate) node: Option<&'m str>,
+}
+
+impl<'s> Route<'s, '_> {
+    pub(crate) fn targets(&self) -> Vec<&'s Arc<Target>> {
+        self.indices.iter().flat_map(|&index| &self.snapshot.targets[index]).collect()
+    }
+
+    fn instances(&self) -> impl Iterator<Item = &'s RoutedInstance> {
+        self.indices.iter().map(|&index| &self.snapshot.table.instances[index])
+    }
+
+    /// Why no replica of this route can be tried.
+    pub(crate) fn unavailable(&self) -> Problem {
+        if let Some(node) = self.node
+            && !self.targets().iter().any(|target| target.replica.key.node_id == node)
+        {
+            return Problem::new(
+                ErrorCode::NodeUnavailable,
+                format!("node {} does not have it", shown(node)),
+            );
+        }
+        // Of several instances behind one alias the most hopeful one speaks.
+        let speaker = self.instances().min_by_key(|instance| hopelessness(instance.status));
+        speaker.map_or_else(|| Problem::new(ErrorCode::PoolUnavailable, "no instance is left"), state_problem)
+    }
+}
+
+/// Finds the route of a model name; without a name, the only instance there is.
+pub(crate) fn find_route<'s, 'm>(
+    snapshot: &'s Snapshot,
+    model: Option<&'m str>,
+) -> Result<Route<'s, 'm>, Problem> {
+    let Some(model) = model else { return only_instance(snapshot) };
+    match snapshot.table.find(model) {
+        Some((indices, node)) => Ok(Route { snapshot, indices: indices.to_vec(), node }),
+        None => Err(Problem::new(
+            ErrorCode::ModelNotFound,
+            format!("model {} is not known here; see GET /v1/models", shown(model)),
+        )
+        .param("model")),
+    }
+}
+
+fn only_instance<'m>(snapshot: &Snapshot) -> Result<Route<'_, 'm>, Problem> {
+    match snapshot.table.instances.len() {
+        1 => Ok(Route { snapshot, indices: vec![0], node: None }),
+        0 => Err(Problem::new(
+            ErrorCode::ModelNotFound,
+            "there is no instance yet; make one with `llama-orch init`",
+        )),
+        count => Err(Problem::new(
+            ErrorCode::InvalidParams,
+            format!("name a `model`: there are {count} instances to choose from"),
+        )
+        .param("model")),
+    }
+}
+
+fn state_problem(instance: &RoutedInstance) -> Problem {
+    let name = &instance.name;
+    let (message, wait) = match instance.status {
+        Status::Stopped => (format!("{name} is stopped; start it with `llama-orch up {name}`"), LATER),
+        Status::Stopping => (format!("{name} is being stopped; start it with `llama-orch up {name}`"), LATER),
+        Status::Starting => (format!("{name} is starting; try again soon"), SOON),
+        Status::Running => (format!("{name} does not answer now; see `llama-orch health {name}`"), SOON),
+        Status::Crashed | Status::Error => (
+            format!(
+                "{name} has failed; see `llama-orch logs {name}`, then start it with `llama-orch up {name}`"
+            ),
+            LATER,
+        ),
+        Status::Unknown => (format!("{name} is on a node that cannot be reached"), LATER),
+    };
+    Problem::new(ErrorCode::ModelNotAvailable, message).retry_after(wait)
+}
+
+const fn hopelessness(status: Status) -> u8 {
+    match status {
+        Status::Running => 0,
+        Status::Starting => 1,
+        Status::Stopping | Status::Stopped => 2,
+        Status::Unknown => 3,
+        Status::Crashed | Status::Error => 4,
+    }
+}
+
+/// A client's word, short and escaped, so that it can stand in a message.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let short: String = text.chars().take(SHOWN).collect();
+    format!("{short:?}")
+}
