@@ -1,0 +1,7 @@
+//! The gateway on real sockets, between a client that sees every byte and engines that do what they are told.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where what it builds on fails")]
+
+mod failing;
+mod passing;
+mod support;
