@@ -57,7 +57,10 @@ impl StoreError {
                 Self::Corrupt { path, detail: error.to_string() }
             }
             Some(SqliteCode::DatabaseBusy | SqliteCode::DatabaseLocked) => Self::Busy { path },
-            Some(SqliteCode::PermissionDenied | SqliteCode::ReadOnly) => Self::Denied { path },
+            // The file was seen before: it is its mode, or the folder's, that keeps it from being opened.
+            Some(SqliteCode::PermissionDenied | SqliteCode::ReadOnly | SqliteCode::CannotOpen) => {
+                Self::Denied { path }
+            }
             _ if is_unreadable_value(&error) => Self::Corrupt { path, detail: error.to_string() },
             _ => Self::Sqlite { path, source: error },
         }

@@ -108,6 +108,27 @@ fn an_empty_file_is_no_database_yet() {
     assert_eq!(StateReader::open(&home).unwrap().unwrap().instances().unwrap().len(), 1);
 }
 
+/// What a kill leaves while an empty file becomes a database: pages half written, and a journal to undo them.
+#[test]
+fn a_creation_that_was_interrupted_is_no_database_yet_and_the_next_writer_mends_it() {
+    let (folder, home) = temp_home();
+    let source = folder.path().join("source.sqlite");
+    let connection = Connection::open(&source).unwrap();
+    // A cache this small writes into the file before the commit.
+    connection.execute_batch("PRAGMA cache_size = 1; BEGIN; CREATE TABLE half (written)").unwrap();
+    connection.execute("INSERT INTO half VALUES (zeroblob(200000))", []).unwrap();
+    fs::create_dir_all(home.state()).unwrap();
+    fs::copy(&source, home.database()).unwrap();
+    fs::copy(folder.path().join("source.sqlite-journal"), home.state().join("state.sqlite-journal")).unwrap();
+    let before = fs::read(home.database()).unwrap();
+    assert!(!before.is_empty());
+
+    assert!(StateReader::open(&home).unwrap().is_none());
+    assert!(fs::read(home.database()).unwrap() == before, "the file was changed");
+    drop(store_with_chat(&home));
+    assert_eq!(StateReader::open(&home).unwrap().unwrap().instances().unwrap().len(), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn folder_and_file_are_private() {
