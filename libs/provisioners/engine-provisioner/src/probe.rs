@@ -14,6 +14,10 @@ use crate::ports::{ToolRun, ToolRunner};
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// GPU drivers may take their time to wake.
 const DEVICES_LIMIT: Duration = Duration::from_secs(30);
+/// A file that was just written counts as busy while a child that another thread is spawning still holds its
+/// copy of the writer's handle: a moment.
+const BUSY_ATTEMPTS: usize = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const HELP_LINES: usize = 5000;
 const DEVICES: usize = 256;
 
@@ -39,7 +43,15 @@ pub fn probe(executable: &Path, runner: &dyn ToolRunner) -> Result<EngineProfile
 }
 
 fn ask(runner: &dyn ToolRunner, executable: &Path, flag: &str, limit: Duration) -> io::Result<ToolRun> {
-    runner.run(executable, &[flag.to_owned()], &[], limit, &mut |_| {})
+    for _ in 0..BUSY_ATTEMPTS {
+        match runner.run(executable, &[flag.to_owned()], &[], limit, &mut |_| {}) {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::park_timeout(BUSY_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+    Err(io::ErrorKind::ExecutableFileBusy.into())
 }
 
 fn does_not_start(executable: &Path, why: &str) -> Failure {

@@ -116,10 +116,27 @@ fn an_engine_that_only_says_its_version_refuses_no_flag() {
 }
 
 #[test]
+fn an_executable_that_is_busy_for_a_moment_is_asked_again() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let busy_once = Scripted::new(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => Err(std::io::ErrorKind::ExecutableFileBusy.into()),
+        _ => Ok(ended(0, "version: 9 (x)")),
+    });
+    assert_eq!(probe("engine".as_ref(), &busy_once).unwrap().version.as_deref(), Some("b9"));
+}
+
+#[test]
 fn an_executable_that_is_killed_or_hangs_is_no_engine() {
     let killed = Scripted::new(|_| Ok(engine_provisioner::ToolRun::default()));
     let hanging = Scripted::new(|_| Err(std::io::ErrorKind::TimedOut.into()));
     for runner in [killed, hanging] {
         assert_eq!(probe("engine".as_ref(), &runner).unwrap_err().exit, ExitCode::EngineInvalid);
     }
+}
+
+#[test]
+fn an_installation_may_run_as_a_task_of_its_own() {
+    fn assert_send(_: impl Send) {}
+    let (_folder, home) = temp_home();
+    assert_send(install(&home, InstallRequest::new(Source::Github)));
 }
