@@ -1,0 +1,80 @@
+//! Daemons: started so that they outlive the terminal, ended so that no stranger is hit.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure};
+
+use crate::identity::{StartMark, start_mark};
+use crate::private_files;
+use crate::sys::{self, ProcessHandle, Signal};
+
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A background process to start.
+#[derive(Clone, Debug, Default)]
+pub struct DetachedCommand {
+    pub executable: PathBuf,
+    pub args: Vec<OsString>,
+    /// Set on top of this process's environment.
+    pub env: Vec<(OsString, OsString)>,
+    pub env_remove: Vec<OsString>,
+    pub working_dir: Option<PathBuf>,
+}
+
+/// Starts a process in a session of its own, without input, its output appended to a log file. Returns its pid.
+pub fn spawn_detached(command: &DetachedCommand, log_file: &Path) -> io::Result<u32> {
+    private_files::create_parent(log_file)?;
+    let log = private_files::options().create(true).append(true).open(log_file)?;
+    let mut child = Command::new(&command.executable);
+    child.args(&command.args).envs(command.env.iter().map(|(name, value)| (name, value)));
+    for name in &command.env_remove {
+        child.env_remove(name);
+    }
+    if let Some(folder) = &command.working_dir {
+        child.current_dir(folder);
+    }
+    child.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    sys::detach(&mut child);
+    Ok(child.spawn()?.id())
+}
+
+/// Why a daemon was not ended.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminateError {
+    #[error("cannot signal pid {pid}")]
+    Signal { pid: u32, source: io::Error },
+    #[error("pid {pid} is still there after it was killed")]
+    StillAlive { pid: u32 },
+}
+
+impl From<TerminateError> for Failure {
+    fn from(error: TerminateError) -> Self {
+        let exit = match &error {
+            TerminateError::Signal { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ExitCode::PermissionDenied
+            }
+            _ => ExitCode::DaemonStopFailed,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+/// Asks a process of ours to end, waits, and kills it when it has not ended in time. `Ok(false)`: there was no
+/// such process any more (its pid may belong to somebody else by now, who is left alone).
+pub fn terminate_daemon(pid: u32, started_at: &StartMark, grace: Duration) -> Result<bool, TerminateError> {
+    let signal_error = |source| TerminateError::Signal { pid, source };
+    let Some(process) = ProcessHandle::open(pid).map_err(signal_error)? else { return Ok(false) };
+    if start_mark(pid).as_ref() != Some(started_at) {
+        return Ok(false);
+    }
+    process.signal(Signal::Terminate).map_err(signal_error)?;
+    if process.wait(grace) {
+        return Ok(true);
+    }
+    process.signal(Signal::Kill).map_err(signal_error)?;
+    if process.wait(KILL_LIMIT) { Ok(true) } else { Err(TerminateError::StillAlive { pid }) }
+}

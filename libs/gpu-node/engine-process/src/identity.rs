@@ -1,0 +1,227 @@
+//! Is this process ours? Pid, start mark, executable and `--port`: all of them must agree.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orch_core::ByteCount;
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// When a process began, in a form that no clock step can change. On Linux `<boot id>:<start ticks>`.
+/// Together with the pid it names one process among all that ever ran.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartMark(pub String);
+
+impl fmt::Display for StartMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What we remember of an engine process we started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    pub pid: u32,
+    pub started_at: StartMark,
+    /// The executable, or the script that was started.
+    pub executable: PathBuf,
+    pub port: u16,
+}
+
+/// The answer to "is the process with this pid the one we remember?"
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    Ours,
+    /// No such process, or only its unreaped remains.
+    Gone,
+    /// The pid belongs to somebody else by now, or the process became something else. Never to be signalled.
+    Foreign {
+        reason: String,
+    },
+    /// The system does not let us look.
+    Denied {
+        reason: String,
+    },
+}
+
+/// What the system shows of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessSight {
+    pub started_at: StartMark,
+    /// `None` where the system denies the look.
+    pub executable: Option<PathBuf>,
+    pub args: Vec<String>,
+}
+
+/// The result of looking at a pid.
+#[derive(Clone, Debug)]
+pub(crate) enum Sight {
+    Gone,
+    Denied(String),
+    Seen(ProcessSight),
+}
+
+impl ProcessIdentity {
+    /// Looks at the process that has the pid now.
+    pub fn check(&self) -> Ownership {
+        match sys::sight(self.pid) {
+            Sight::Gone => Ownership::Gone,
+            Sight::Denied(reason) => Ownership::Denied { reason },
+            Sight::Seen(process) => self.compare(&process),
+        }
+    }
+
+    fn compare(&self, process: &ProcessSight) -> Ownership {
+        let pid = self.pid;
+        if process.started_at != self.started_at {
+            return Ownership::Foreign { reason: format!("pid {pid} was reused by a process that began later") };
+        }
+        let Some(executable) = &process.executable else {
+            return Ownership::Denied { reason: format!("the executable of pid {pid} cannot be seen") };
+        };
+        if !self.runs_our_program(executable, &process.args) {
+            return Ownership::Foreign { reason: format!("pid {pid} runs {}", executable.display()) };
+        }
+        if !has_port(&process.args, self.port) {
+            return Ownership::Foreign { reason: format!("pid {pid} does not serve port {}", self.port) };
+        }
+        Ownership::Ours
+    }
+
+    /// The executable itself, a name that leads to it, or an interpreter that runs our script: the path of a
+    /// script stands among the first words of its command line (`sh script`, `env python3 script`).
+    fn runs_our_program(&self, executable: &Path, args: &[String]) -> bool {
+        let seen = without_deleted_mark(executable);
+        seen == self.executable
+            || self.executable.canonicalize().is_ok_and(|path| path == seen)
+            || args.iter().take(3).any(|arg| Path::new(arg) == self.executable)
+    }
+}
+
+/// Linux shows ` (deleted)` behind an executable that an upgrade has replaced.
+fn without_deleted_mark(path: &Path) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(plain) => PathBuf::from(plain),
+        None => path.to_owned(),
+    }
+}
+
+/// Whether the command line asks for this port; as everywhere in the engine, the last word wins.
+fn has_port(args: &[String], port: u16) -> bool {
+    let mut asked = None;
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        if arg == "--port" {
+            asked = rest.next().map(String::as_str);
+        } else if let Some(value) = arg.strip_prefix("--port=") {
+            asked = Some(value);
+        }
+    }
+    asked.and_then(|text| text.parse::<u16>().ok()) == Some(port)
+}
+
+/// The start mark of a living process; `None` when it is gone.
+pub fn start_mark(pid: u32) -> Option<StartMark> {
+    sys::start_mark(pid)
+}
+
+/// What a process uses now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    pub resident: ByteCount,
+    /// Processor time since the process began, user and system, all threads.
+    pub processor_time: Duration,
+}
+
+/// What a process uses; `None` when it is gone.
+pub fn usage(pid: u32) -> Option<ProcessUsage> {
+    sys::usage(pid)
+}
+
+/// Resident memory of a process; `None` when it is gone.
+pub fn rss_bytes(pid: u32) -> Option<ByteCount> {
+    usage(pid).map(|usage| usage.resident)
+}
+
+/// Bytes a process has read since it began. Together with its memory it tells a slow load from a stalled one.
+pub fn bytes_read(pid: u32) -> Option<u64> {
+    sys::bytes_read(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered() -> ProcessIdentity {
+        ProcessIdentity {
+            pid: 7,
+            started_at: StartMark("boot:100".into()),
+            executable: "/opt/engine/llama-server".into(),
+            port: 8001,
+        }
+    }
+
+    fn seen() -> ProcessSight {
+        ProcessSight {
+            started_at: StartMark("boot:100".into()),
+            executable: Some("/opt/engine/llama-server".into()),
+            args: ["/opt/engine/llama-server", "--host", "::1", "--port", "8001"].map(String::from).to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_process_is_ours_when_everything_agrees() {
+        assert_eq!(remembered().compare(&seen()), Ownership::Ours);
+    }
+
+    #[test]
+    fn an_executable_replaced_by_an_upgrade_is_still_ours() {
+        let sight = ProcessSight { executable: Some("/opt/engine/llama-server (deleted)".into()), ..seen() };
+        assert_eq!(remembered().compare(&sight), Ownership::Ours);
+    }
+
+    #[test]
+    fn a_script_is_known_by_its_path_behind_the_interpreter() {
+        let args = ["/bin/sh", "/opt/engine/llama-server", "--port=8001"].map(String::from).to_vec();
+        let sight = ProcessSight { executable: Some("/usr/bin/dash".into()), args, ..seen() };
+        assert_eq!(remembered().compare(&sight), Ownership::Ours);
+    }
+
+    #[test]
+    fn one_disagreement_is_enough_to_be_foreign() {
+        let later = ProcessSight { started_at: StartMark("boot:101".into()), ..seen() };
+        let other_program = ProcessSight { executable: Some("/usr/bin/sleep".into()), args: vec![], ..seen() };
+        let other_port =
+            ProcessSight { args: ["x", "--port", "8001", "--port", "8002"].map(String::from).to_vec(), ..seen() };
+        for sight in [later, other_program, other_port] {
+            assert!(matches!(remembered().compare(&sight), Ownership::Foreign { .. }), "{sight:?}");
+        }
+    }
+
+    #[test]
+    fn a_hidden_executable_is_denied_but_a_reused_pid_is_foreign_even_then() {
+        let hidden = ProcessSight { executable: None, ..seen() };
+        assert!(matches!(remembered().compare(&hidden), Ownership::Denied { .. }));
+        let reused = ProcessSight { started_at: StartMark("boot:9".into()), ..hidden };
+        assert!(matches!(remembered().compare(&reused), Ownership::Foreign { .. }));
+    }
+
+    #[test]
+    fn this_process_has_a_start_mark_and_memory() {
+        let pid = std::process::id();
+        assert_eq!(start_mark(pid), start_mark(pid));
+        assert!(start_mark(pid).is_some());
+        assert!(rss_bytes(pid).unwrap().0 > 0);
+        assert!(bytes_read(pid).is_some());
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_is_gone() {
+        let identity = ProcessIdentity { pid: u32::MAX / 2, ..remembered() };
+        assert_eq!(identity.check(), Ownership::Gone);
+        assert_eq!(start_mark(identity.pid), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Advisory file locks of the operating system. They end with their holder, however it ends, so nothing has to
+//! be cleaned up and the files are never unlinked. The text inside only tells people who holds it.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{ProcessIdentity, StartMark, start_mark};
+use crate::private_files;
+use crate::spec::EngineHandle;
+use crate::wait::wait_until;
+
+const TEXT_LIMIT: u64 = 16 * 1024;
+
+/// Who holds a lock, as written inside its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    pub pid: u32,
+    /// What the holder does, such as `up chat`.
+    pub operation: String,
+    /// When the lock was taken, RFC 3339.
+    pub started_at: String,
+    /// The holder's own start mark, so that its pid cannot be mistaken.
+    pub start_mark: Option<StartMark>,
+    /// In an engine's lock: the engine that lives under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<ProcessIdentity>,
+}
+
+impl LockHolder {
+    /// This process, now.
+    pub(crate) fn myself(operation: &str) -> Self {
+        let pid = std::process::id();
+        Self {
+            pid,
+            operation: operation.to_owned(),
+            started_at: UnixMillis::now().to_rfc3339(),
+            start_mark: start_mark(pid),
+            engine: None,
+        }
+    }
+}
+
+/// Why a lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("lock {} is held{}", path.display(), describe(holder.as_ref()))]
+    Held { path: PathBuf, holder: Option<LockHolder> },
+    #[error("cannot lock {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+fn describe(holder: Option<&LockHolder>) -> String {
+    match holder {
+        Some(holder) => format!(" by pid {} ({}, since {})", holder.pid, holder.operation, holder.started_at),
+        None => String::new(),
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::Held { .. } => Failure::new(ExitCode::LockNotAcquired, error.to_string())
+                .hint("wait for the other command, or end it with --force-unlock"),
+            LockError::Io { source, .. } => {
+                let denied = source.kind() == io::ErrorKind::PermissionDenied;
+                let exit = if denied { ExitCode::PermissionDenied } else { ExitCode::LockNotAcquired };
+                Failure::new(exit, format!("{error}: {source}"))
+            }
+        }
+    }
+}
+
+/// A held lock. Dropping it releases; so does the end of the process.
+#[derive(Debug)]
+pub struct LockGuard {
+    file: File,
+}
+
+impl LockGuard {
+    /// Takes the lock if it is free this moment. `Ok(None)` means somebody has it.
+    pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
+        private_files::create_parent(path)?;
+        let file = private_files::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Replaces the text inside. A full disk does not weaken the lock, so this cannot fail; it leaves no text
+    /// then, rather than an old one that speaks of somebody else.
+    pub(crate) fn describe(&self, holder: &LockHolder) {
+        write_text(&self.file, holder);
+    }
+
+    /// The same for a lock that another process holds on our behalf.
+    pub(crate) fn describe_held(path: &Path, holder: &LockHolder) {
+        if let Ok(file) = File::options().write(true).open(path) {
+            write_text(&file, holder);
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn write_text(mut file: &File, holder: &LockHolder) {
+    let Ok(mut text) = serde_json::to_vec(holder) else { return };
+    text.push(b'\n');
+    if file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).is_err() {
+        let _ = file.set_len(0);
+    }
+}
+
+/// Takes a lock, waiting at most `wait`, and writes into the file who holds it. The file is created where
+/// missing and never removed.
+pub fn acquire(path: &Path, operation: &str, wait: Duration) -> Result<LockGuard, LockError> {
+    let mut outcome = Ok(None);
+    wait_until(wait, || {
+        outcome = LockGuard::try_acquire(path);
+        !matches!(outcome, Ok(None))
+    });
+    match outcome {
+        Ok(Some(guard)) => {
+            guard.describe(&LockHolder::myself(operation));
+            Ok(guard)
+        }
+        Ok(None) => Err(LockError::Held { path: path.to_owned(), holder: read_text(path) }),
+        Err(source) => Err(LockError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Who holds the lock now; `None` when nobody does. Creates and changes nothing.
+pub fn holder(path: &Path) -> Option<LockHolder> {
+    if !is_held(path) {
+        return None;
+    }
+    // The text may be missing (disk full) or half-written; the lock is held all the same.
+    let unknown = || LockHolder {
+        pid: 0,
+        operation: "unknown".to_owned(),
+        started_at: String::new(),
+        start_mark: None,
+        engine: None,
+    };
+    Some(read_text(path).unwrap_or_else(unknown))
+}
+
+/// A shared lock is asked for and dropped at once. Takers of the real lock look more than once, so this look
+/// cannot turn them away.
+pub(crate) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+pub(crate) fn read_text(path: &Path) -> Option<LockHolder> {
+    serde_json::from_slice(&private_files::read_bounded(path, TEXT_LIMIT).ok()?).ok()
+}
+
+/// The engine that lives under an engine lock, known from the moment it was started: before it is ready, and
+/// even if whoever started it died before writing anything down.
+pub fn running_engine(engine_lock: &Path) -> Option<EngineHandle> {
+    let holder = holder(engine_lock)?;
+    let shim_pid = holder.pid;
+    holder.engine.map(|identity| EngineHandle { identity, shim_pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_names_its_holder_and_a_released_one_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/locks/chat.lock");
+        assert_eq!(holder(&path), None);
+        assert!(!path.exists(), "looking must not create the file");
+
+        let guard = acquire(&path, "up chat", Duration::ZERO).unwrap();
+        let seen = holder(&path).unwrap();
+        assert_eq!((seen.pid, seen.operation.as_str()), (std::process::id(), "up chat"));
+        let error = acquire(&path, "down chat", Duration::from_millis(20)).unwrap_err();
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit, ExitCode::LockNotAcquired);
+        assert!(failure.message.contains(&format!("pid {} (up chat", std::process::id())), "{failure}");
+
+        drop(guard);
+        assert_eq!(holder(&path), None);
+        assert!(path.exists(), "lock files are never unlinked");
+        acquire(&path, "down chat", Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_lock_with_unreadable_text_is_held_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let guard = LockGuard::try_acquire(&path).unwrap().unwrap();
+        (&guard.file).write_all(b"{half").unwrap();
+        assert_eq!(holder(&path).unwrap().operation, "unknown");
+    }
+
+    #[test]
+    fn waiting_ends_as_soon_as_the_lock_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let guard = acquire(&path, "first", Duration::ZERO).unwrap();
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || acquire(&path, "second", Duration::from_secs(20)).is_ok()
+        });
+        drop(guard);
+        assert!(second.join().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn lock_files_belong_to_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks/x.lock");
+        let _guard = acquire(&path, "up", Duration::ZERO).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

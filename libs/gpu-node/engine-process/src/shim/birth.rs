@@ -1,0 +1,115 @@
+//! The first and last things a shim does with the process that started it.
+#![expect(unsafe_code, reason = "fork, signal dispositions and descriptors of a process that is still alone")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+
+use crate::protocol::{REQUEST_LIMIT, Reply, Request};
+
+/// Which of the two processes goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Starter,
+    Shim,
+}
+
+/// Signals meant for a terminal's foreground or for daemons. A shim ends with its engine and never before.
+const IGNORED: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// Forks once and gives the child a session, dispositions and descriptors of its own.
+pub(super) fn leave_the_starter() -> Side {
+    // SAFETY: called first thing in main, when the process has one thread and holds no locks.
+    if matches!(unsafe { fork() }, Ok(ForkResult::Parent { .. })) {
+        return Side::Starter;
+    }
+    close_inherited();
+    // Fails only for the leader of a group, which the child of a fork is not.
+    let _ = setsid();
+    umask(Mode::from_bits_truncate(0o077));
+    for number in IGNORED {
+        // SAFETY: ignoring a signal installs no handler.
+        let _ = unsafe { signal(number, SigHandler::SigIgn) };
+    }
+    // A starter that ignores the signal would make the kernel throw exit codes away.
+    // SAFETY: as above.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+    Side::Shim
+}
+
+/// A starter may have left descriptors open for its children; a shim would hold them for weeks.
+fn close_inherited() {
+    const FIRST: libc::c_uint = 3;
+    #[cfg(target_os = "linux")]
+    // SAFETY: nothing of this process owns a descriptor above the standard ones yet.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) } == 0;
+    #[cfg(not(target_os = "linux"))]
+    let closed = false;
+    if !closed {
+        for descriptor in FIRST as i32..1024 {
+            // SAFETY: as above; closing what is not open does nothing.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+}
+
+/// The task, from stdin.
+pub(super) fn read_request() -> io::Result<Request> {
+    let mut text = Vec::new();
+    io::stdin().lock().take(REQUEST_LIMIT as u64).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Answers the starter, if it still listens, and lets go of it.
+pub(super) fn answer(reply: &Reply) {
+    if let Ok(mut line) = serde_json::to_vec(reply) {
+        line.push(b'\n');
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+    }
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = dup2_stdin(null.as_fd());
+        let _ = dup2_stdout(null.as_fd());
+        let _ = dup2_stderr(null.as_fd());
+    }
+}
+
+/// A shim stays in no folder that somebody may want to unmount, except the home it works for.
+pub(super) fn enter(folder: &Path) {
+    if std::env::set_current_dir(folder).is_err() {
+        let _ = std::env::set_current_dir("/");
+    }
+}
+
+/// Between fork and exec of the engine: it gets default dispositions, whatever its ancestors ignored, and keeps
+/// the one descriptor it is meant to inherit.
+pub(super) fn prepare_engine(lock: i32) -> io::Result<()> {
+    for number in Signal::iterator() {
+        // SAFETY: setting the default disposition is async-signal-safe; the two signals that cannot be set
+        // refuse, which does no harm.
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
+    // SAFETY: plain integers; the descriptor is open because its owner outlives the fork.
+    if unsafe { libc::fcntl(lock, libc::F_SETFD, 0) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The shim's loop: look at the logs, at the engine's readiness and at its life, until the life is over.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use orch_core::UnixMillis;
+
+use super::ending::{self, HowItEnded};
+use super::log_keeper::{Activity, LogKeeper};
+use super::readiness::Readiness;
+use crate::handoff::Handoff;
+use crate::identity::{ProcessIdentity, start_mark};
+use crate::locks::LockGuard;
+use crate::logs::LogFiles;
+use crate::spec::EngineSpec;
+use crate::sys::{ProcessHandle, memory_kills};
+
+/// Between looks while a log file is being cut down, grows, or is silent.
+const HURRIED: Duration = Duration::from_millis(10);
+const BUSY: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_millis(200);
+/// How often the kernel's count of memory kills is noted, so that an old one is not taken for this engine's.
+const MEMORY_NOTE_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest pause while no handle of the engine can be had.
+const WITHOUT_HANDLE: Duration = Duration::from_millis(50);
+
+/// What the shim is to its engine.
+pub(super) enum Parenthood {
+    /// The kernel tells it the exit code. The lock is shared with the engine.
+    Parent { _engine_lock: LockGuard },
+    Adopter,
+}
+
+/// Where things are written at the end; all that is left of the spec once the engine runs.
+pub(super) struct Places {
+    pub log_files: LogFiles,
+    pub handoff: std::path::PathBuf,
+    pub exit_record: std::path::PathBuf,
+    pub engine_lock: std::path::PathBuf,
+}
+
+pub(super) struct Keeper {
+    identity: ProcessIdentity,
+    parenthood: Parenthood,
+    /// Held to tell others that this engine has a shim.
+    _shim_lock: LockGuard,
+    logs: Vec<LogKeeper>,
+    readiness: Option<Readiness>,
+    places: Places,
+    began_at: UnixMillis,
+    memory_kills: Option<u64>,
+    memory_noted: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        spec: EngineSpec,
+        identity: ProcessIdentity,
+        parenthood: Parenthood,
+        shim_lock: LockGuard,
+        logs: Vec<LogKeeper>,
+    ) -> Self {
+        let places = Places {
+            log_files: spec.log_files(),
+            handoff: spec.handoff.clone(),
+            exit_record: spec.exit_record.clone(),
+            engine_lock: spec.engine_lock.clone(),
+        };
+        let known_ready = Handoff::read(&spec.handoff).is_ok_and(|handoff| {
+            handoff.pid == identity.pid && handoff.process_started_at == identity.started_at
+        });
+        let readiness = (!known_ready).then(|| Readiness::new(spec, identity.clone()));
+        Self {
+            identity,
+            parenthood,
+            _shim_lock: shim_lock,
+            logs,
+            readiness,
+            places,
+            began_at: UnixMillis::now(),
+            memory_kills: memory_kills(),
+            memory_noted: Instant::now(),
+        }
+    }
+
+    /// Keeps the engine until it ends, and then sees to its remains.
+    pub(super) fn run(mut self) {
+        let handle = ProcessHandle::open(self.identity.pid).ok().flatten();
+        let mut pace = HURRIED;
+        loop {
+            let ended = match &handle {
+                Some(handle) => handle.wait(pace),
+                None => self.ended_without_handle(pace),
+            };
+            let activity = self.look_at_logs();
+            if ended {
+                break;
+            }
+            self.reap_orphans();
+            self.note_memory_kills();
+            pace = pace_for(activity).min(self.step_readiness().unwrap_or(IDLE));
+        }
+        self.finish();
+    }
+
+    /// Without a handle (out of descriptors) the process table is looked at.
+    fn ended_without_handle(&self, pace: Duration) -> bool {
+        crate::wait::wait_until(pace.max(WITHOUT_HANDLE), || {
+            start_mark(self.identity.pid).as_ref() != Some(&self.identity.started_at)
+        })
+    }
+
+    fn look_at_logs(&mut self) -> Activity {
+        let now = UnixMillis::now();
+        self.logs.iter_mut().map(|log| log.look(now)).max().unwrap_or(Activity::Silent)
+    }
+
+    /// When the next step is due; `None` once readiness has been told.
+    fn step_readiness(&mut self) -> Option<Duration> {
+        let due = self.readiness.as_mut()?.step(Instant::now());
+        if due.is_none() {
+            self.readiness = None;
+        }
+        due
+    }
+
+    /// Helpers of the engine that lost their parent come to the shim; their remains are cleared away here.
+    fn reap_orphans(&self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(status) = waitid(Id::All, look) {
+            match status.pid() {
+                // The engine itself is reaped last, when nobody needs its pid any more.
+                Some(pid) if pid.as_raw() as u32 != self.identity.pid && status != WaitStatus::StillAlive => {
+                    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn note_memory_kills(&mut self) {
+        if self.memory_noted.elapsed() >= MEMORY_NOTE_INTERVAL {
+            self.memory_kills = memory_kills();
+            self.memory_noted = Instant::now();
+        }
+    }
+
+    /// The record first, because people wait for it; the kill of the remains before the reaping, because until
+    /// then the engine's pid and group cannot become somebody else's.
+    fn finish(mut self) {
+        let how = match self.parenthood {
+            Parenthood::Parent { .. } => self.how_it_ended(),
+            Parenthood::Adopter => HowItEnded::Unknown,
+        };
+        let kills = (self.memory_kills, memory_kills());
+        ending::write_record(&self.places, &self.identity, how, self.began_at, kills);
+        Handoff::remove_of(&self.places.handoff, self.identity.pid, &self.identity.started_at);
+        match &self.parenthood {
+            Parenthood::Parent { .. } => ending::kill_children(self.identity.pid),
+            Parenthood::Adopter => ending::kill_known(self.identity.pid, &self.places.engine_lock),
+        }
+        // What was still written while the remains were killed.
+        self.look_at_logs();
+    }
+
+    fn how_it_ended(&self) -> HowItEnded {
+        let Ok(raw) = i32::try_from(self.identity.pid) else { return HowItEnded::Unknown };
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        loop {
+            match waitid(Id::Pid(Pid::from_raw(raw)), look) {
+                Ok(WaitStatus::Exited(_, code)) => return HowItEnded::Code(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => return HowItEnded::Signal(signal as i32),
+                Err(nix::errno::Errno::EINTR) => {}
+                _ => return HowItEnded::Unknown,
+            }
+        }
+    }
+}
+
+fn pace_for(activity: Activity) -> Duration {
+    match activity {
+        Activity::Flooding => HURRIED,
+        Activity::Growing => BUSY,
+        Activity::Silent => IDLE,
+    }
+}

@@ -1,0 +1,42 @@
+//! What differs from system to system, behind the same functions everywhere.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod portable;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(not(target_os = "linux"))]
+use portable as system;
+
+pub(crate) use system::{
+    ProcessHandle, args_of, bytes_read, file_position, inherited_lock, lock_sharers, mark_of_child,
+    memory_kills, process_entry, process_table, sight, start_mark, usage,
+};
+#[cfg(unix)]
+pub(crate) use unix::{converse, detach, own_group, port_is_free};
+#[cfg(windows)]
+pub(crate) use windows::{converse, detach, own_group, port_is_free};
+
+/// The two ways to ask a process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Terminate,
+    Kill,
+}
+
+/// One row of the process table: enough to find a family and to know later that a pid still means the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessEntry {
+    pub pid: u32,
+    pub parent: u32,
+    pub group: u32,
+    /// Start time in the system's own unit.
+    pub started: u64,
+    pub zombie: bool,
+}
