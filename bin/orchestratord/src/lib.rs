@@ -1,0 +1,13 @@
+//! The control plane as a library: puts pool manager and gateway together behind one listener.
+//!
+//! At home this runs inside `llama-orch daemon`, with this machine's node linked in. The crate deliberately holds
+//! no rules of its own: it reads settings, wires ports, and translates between HTTP and the libraries.
+//!
+//! Read first: [`daemon::run`], the start-up story, and [`client::DaemonClient`], how commands talk to it.
+
+pub mod client;
+pub mod daemon;
+mod front;
+mod routing;
+
+pub use pool_managerd::{compose, daemon_file};

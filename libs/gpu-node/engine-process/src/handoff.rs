@@ -92,7 +92,8 @@ impl Handoff {
 
     /// Removes the file if it still speaks of this process; a successor's file stays.
     pub(crate) fn remove_of(path: &Path, pid: u32, started_at: &StartMark) {
-        let speaks_of_it = |handoff: &Handoff| handoff.pid == pid && handoff.process_started_at == *started_at;
+        let speaks_of_it =
+            |handoff: &Handoff| handoff.pid == pid && handoff.process_started_at == *started_at;
         if Self::read(path).as_ref().is_ok_and(speaks_of_it) {
             let _ = std::fs::remove_file(path);
         }
@@ -118,7 +119,9 @@ impl fmt::Debug for Handoff {
 /// none. Files that are being written (their names begin with a dot) are left out.
 pub fn scan_handoffs(folder: &Path) -> Vec<Result<Handoff, HandoffError>> {
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_candidate(path)).collect(),
+        Ok(entries) => {
+            entries.flatten().map(|entry| entry.path()).filter(|path| is_candidate(path)).collect()
+        }
         Err(_) => Vec::new(),
     };
     paths.sort();

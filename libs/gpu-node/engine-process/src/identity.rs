@@ -77,7 +77,9 @@ impl ProcessIdentity {
     fn compare(&self, process: &ProcessSight) -> Ownership {
         let pid = self.pid;
         if process.started_at != self.started_at {
-            return Ownership::Foreign { reason: format!("pid {pid} was reused by a process that began later") };
+            return Ownership::Foreign {
+                reason: format!("pid {pid} was reused by a process that began later"),
+            };
         }
         let Some(executable) = &process.executable else {
             return Ownership::Denied { reason: format!("the executable of pid {pid} cannot be seen") };
@@ -146,6 +148,12 @@ pub fn rss_bytes(pid: u32) -> Option<ByteCount> {
     usage(pid).map(|usage| usage.resident)
 }
 
+/// Whose child a living process is: the shim that is its engine's parent is told the exit code, a shim that came
+/// later is not.
+pub fn parent_pid(pid: u32) -> Option<u32> {
+    sys::process_entry(pid).filter(|entry| !entry.zombie).map(|entry| entry.parent)
+}
+
 /// Bytes a process has read since it began. Together with its memory it tells a slow load from a stalled one.
 pub fn bytes_read(pid: u32) -> Option<u64> {
     sys::bytes_read(pid)
@@ -193,9 +201,12 @@ mod tests {
     #[test]
     fn one_disagreement_is_enough_to_be_foreign() {
         let later = ProcessSight { started_at: StartMark("boot:101".into()), ..seen() };
-        let other_program = ProcessSight { executable: Some("/usr/bin/sleep".into()), args: vec![], ..seen() };
-        let other_port =
-            ProcessSight { args: ["x", "--port", "8001", "--port", "8002"].map(String::from).to_vec(), ..seen() };
+        let other_program =
+            ProcessSight { executable: Some("/usr/bin/sleep".into()), args: vec![], ..seen() };
+        let other_port = ProcessSight {
+            args: ["x", "--port", "8001", "--port", "8002"].map(String::from).to_vec(),
+            ..seen()
+        };
         for sight in [later, other_program, other_port] {
             assert!(matches!(remembered().compare(&sight), Ownership::Foreign { .. }), "{sight:?}");
         }

@@ -84,7 +84,8 @@ fn ask_new_shim(shim_executable: &Path, request: &Request) -> Result<Reply, Laun
         message: format!("{}: {error}", shim_executable.display()),
     };
     let text = serde_json::to_vec(request).map_err(|error| shim_failed(error.into()))?;
-    let answer = converse(shim_command(shim_executable, request.spec()), &text, ANSWER_LIMIT).map_err(shim_failed)?;
+    let answer =
+        converse(shim_command(shim_executable, request.spec()), &text, ANSWER_LIMIT).map_err(shim_failed)?;
     serde_json::from_slice(&answer).map_err(|error| shim_failed(error.into()))
 }
 
@@ -104,7 +105,9 @@ fn refusal(reply: Reply, spec: &EngineSpec) -> LaunchError {
         Reply::AlreadyRunning { holder } => LaunchError::AlreadyRunning { holder },
         Reply::NotOurs { reason } => LaunchError::NotOurs { reason },
         Reply::Failed { kind: FailureKind::Denied, message, .. } => LaunchError::Denied { message },
-        Reply::Failed { step: Step::Executable, kind: FailureKind::Missing, .. } if !spec.executable.exists() => {
+        Reply::Failed { step: Step::Executable, kind: FailureKind::Missing, .. }
+            if !spec.executable.exists() =>
+        {
             LaunchError::ExecutableMissing { executable: spec.executable.clone() }
         }
         Reply::Failed { step: Step::Executable, message, .. } => {

@@ -13,6 +13,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one crate in which children are born")]
 
 mod detached;
+mod disk;
 mod exit_record;
 mod exit_watch;
 mod handoff;
@@ -32,15 +33,18 @@ mod tool;
 mod wait;
 
 pub use detached::{DetachedCommand, TerminateError, spawn_detached, terminate_daemon};
+pub use disk::free_space;
 pub use exit_record::ExitRecord;
 pub use exit_watch::wait_for_exit;
 pub use handoff::{Handoff, HandoffError, HandoffModel, scan_handoffs};
 pub use identity::{Ownership, ProcessIdentity, ProcessUsage, StartMark};
-pub use identity::{bytes_read, rss_bytes, start_mark, usage};
+pub use identity::{bytes_read, parent_pid, rss_bytes, start_mark, usage};
 pub use launch::{LaunchError, adopt, default_shim_executable, launch};
 pub use leftovers::clear_leftovers;
 pub use locks::{LockError, LockGuard, LockHolder, acquire, holder, running_engine};
-pub use logs::{Follower, LogFiles, LogLine, Stream, StreamSelection, replica_log_path, tail, tail_then_follow};
+pub use logs::{
+    Follower, LogFiles, LogLine, Stream, StreamSelection, replica_log_path, tail, tail_then_follow,
+};
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
 pub use shim::shim_main;
 pub use spec::{EngineHandle, EngineSpec};

@@ -28,7 +28,7 @@ pub struct LockHolder {
     pub start_mark: Option<StartMark>,
     /// In an engine's lock: the engine that lives under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine: Option<ProcessIdentity>,
+    pub engine: Option<Box<ProcessIdentity>>,
 }
 
 impl LockHolder {
@@ -169,7 +169,7 @@ pub(crate) fn read_text(path: &Path) -> Option<LockHolder> {
 pub fn running_engine(engine_lock: &Path) -> Option<EngineHandle> {
     let holder = holder(engine_lock)?;
     let shim_pid = holder.pid;
-    holder.engine.map(|identity| EngineHandle { identity, shim_pid })
+    holder.engine.map(|identity| EngineHandle { identity: *identity, shim_pid })
 }
 
 #[cfg(test)]

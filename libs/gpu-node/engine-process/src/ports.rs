@@ -25,7 +25,9 @@ pub fn holder_of(port: u16) -> Option<PortHolder> {
     };
     let sockets = listeners::get_all().unwrap_or_default();
     match sockets.into_iter().find(listens) {
-        Some(socket) => Some(PortHolder { pid: Some(socket.process.pid), program: Some(socket.process.name) }),
+        Some(socket) => {
+            Some(PortHolder { pid: Some(socket.process.pid), program: Some(socket.process.name) })
+        }
         None if is_free("0.0.0.0", port) => None,
         None => Some(PortHolder::default()),
     }

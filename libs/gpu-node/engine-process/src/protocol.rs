@@ -34,13 +34,26 @@ impl Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
-    Started { identity: ProcessIdentity, shim_pid: u32 },
+    Started {
+        identity: ProcessIdentity,
+        shim_pid: u32,
+    },
     /// The engine has this shim now: the one asked, or one that was there already.
-    Adopted { shim_pid: u32 },
-    AlreadyRunning { holder: Option<LockHolder> },
+    Adopted {
+        shim_pid: u32,
+    },
+    AlreadyRunning {
+        holder: Option<LockHolder>,
+    },
     /// The engine to be adopted is not there, or is not ours.
-    NotOurs { reason: String },
-    Failed { step: Step, kind: FailureKind, message: String },
+    NotOurs {
+        reason: String,
+    },
+    Failed {
+        step: Step,
+        kind: FailureKind,
+        message: String,
+    },
 }
 
 /// Where a start failed.

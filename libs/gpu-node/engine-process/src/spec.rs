@@ -51,7 +51,8 @@ impl EngineSpec {
 
 impl fmt::Debug for EngineSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let env: Vec<_> = self.env.iter().map(|(name, value)| (name, redact_env_value(name, value))).collect();
+        let env: Vec<_> =
+            self.env.iter().map(|(name, value)| (name, redact_env_value(name, value))).collect();
         f.debug_struct("EngineSpec")
             .field("instance", &self.instance)
             .field("replica", &self.replica)

@@ -23,8 +23,9 @@ pub fn engine_environment(
     environment.into_iter().collect()
 }
 
-/// Names are compared without case, as Windows does.
-fn is_inherited(name: &str) -> bool {
+/// Whether an engine, or a probe of one, inherits a variable of this name. Names are compared without case, as
+/// Windows does.
+pub fn is_inherited(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let foreign = FOREIGN_PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
     let secret = SECRET_SUFFIXES.iter().any(|suffix| upper.ends_with(suffix));

@@ -41,7 +41,7 @@ pub use config::{
     Replicas, RestartPolicy, Server,
 };
 pub use create::{NewInstance, PortChoice, create, model_field};
-pub use environment::engine_environment;
+pub use environment::{engine_environment, is_inherited};
 pub use field::{FIELDS, Field, Preset, Reach};
 pub use finding::{Finding, Report, Severity};
 pub use hash::{config_hash, restart_needed};

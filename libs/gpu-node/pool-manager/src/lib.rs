@@ -1,2 +1,33 @@
-//! WIP
+//! From desired to actual: the engines of one home are started, watched, restarted, adopted and stopped here.
+//!
+//! The crate deliberately does not know how requests reach an engine (it tells a [`Traffic`] port what is
+//! routable), how engines are installed (an [`EngineResolver`] finds them) or who asks (a command without a
+//! daemon uses [`alone`], the daemon holds a [`PoolManager`]).
+//!
+//! Read first: [`lifecycle::Lifecycle`], the pure state machine of one replica, and [`PoolManager`].
+
+mod actual;
+pub mod alone;
+mod board;
+mod crash;
+mod engine;
 pub mod lifecycle;
+mod manager;
+mod node;
+mod operate;
+mod plan;
+mod policy;
+mod probe;
+mod record;
+mod removal;
+mod supervisor;
+mod traffic;
+pub mod view;
+
+pub use actual::{Actual, LiveEngine, observe, row_identity};
+pub use engine::connect_host;
+pub use manager::PoolManager;
+pub use node::{EngineResolver, Node};
+pub use plan::{StartPlan, preview_start};
+pub use probe::{ProbeReport, Prober};
+pub use traffic::{BoxFuture, ReplicaSnapshot, Traffic};

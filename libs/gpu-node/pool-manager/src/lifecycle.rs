@@ -70,49 +70,101 @@ pub enum AfterStop {
 pub enum ProbeOutcome {
     Healthy,
     /// 503, or a refused port of a living process: never a failure. `progressed`: something grew since the last look.
-    Loading { progressed: bool },
-    Failed { reason: String },
+    Loading {
+        progressed: bool,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 /// Everything that can happen to a replica.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Somebody wants it to run. `desired` is what is remembered: running, or on demand.
-    Up { desired: DesiredState },
-    Down { force: bool },
-    Restart { desired: DesiredState, force: bool },
+    Up {
+        desired: DesiredState,
+    },
+    Down {
+        force: bool,
+    },
+    Restart {
+        desired: DesiredState,
+        force: bool,
+    },
     /// A living engine that belongs to this replica was found.
-    Adopted { ready: bool },
+    Adopted {
+        ready: bool,
+    },
+    /// The engine that should be running was found gone, for the reason given.
+    FoundDead {
+        reason: String,
+    },
     Launched,
-    LaunchFailed { failure: Failure },
-    Probed { outcome: ProbeOutcome },
-    /// The process is gone without having been asked. `reason` is one line for people.
-    Exited { reason: String },
-    Terminated { result: Result<(), Failure> },
+    LaunchFailed {
+        failure: Failure,
+    },
+    Probed {
+        outcome: ProbeOutcome,
+    },
+    /// The process is gone without having been asked, and that is written down. `reason` is one line for people.
+    Exited {
+        reason: String,
+    },
+    Terminated {
+        result: Result<(), Failure>,
+    },
     Tick,
-    PolicyChanged { policy: Box<Policy> },
+    PolicyChanged {
+        policy: Box<Policy>,
+    },
 }
 
 /// What the supervisor has to do, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// `by_policy`: an automatic restart, which is counted and does not touch the desired state.
-    Launch { by_policy: bool, desired: DesiredState },
-    Terminate { force: bool, desired: Option<DesiredState> },
+    Launch {
+        by_policy: bool,
+        desired: DesiredState,
+    },
+    Terminate {
+        force: bool,
+        desired: Option<DesiredState>,
+    },
     /// Remember what is wanted without doing anything about it.
-    RecordDesired { desired: DesiredState },
+    RecordDesired {
+        desired: DesiredState,
+    },
     Probe,
     RecordReady,
-    RecordHealth { from: Health, to: Health, reason: Option<String> },
+    RecordHealth {
+        from: Health,
+        to: Health,
+        reason: Option<String>,
+    },
     RecordStopped,
-    /// The engine left on its own, or was ended for being sick.
-    RecordCrash { reason: String },
-    RecordRestartScheduled { attempt: u32, delay: Duration },
-    RecordGaveUp { reason: String },
-    RecordStartFailed { failure: Failure },
-    RecordStopFailed { failure: Failure },
+    /// A sick engine is about to be ended.
+    RecordSick {
+        reason: String,
+    },
+    RecordRestartScheduled {
+        attempt: u32,
+        delay: Duration,
+    },
+    RecordGaveUp {
+        reason: String,
+    },
+    RecordStartFailed {
+        failure: Failure,
+    },
+    RecordStopFailed {
+        failure: Failure,
+    },
     /// Answer those who wait for this replica to be ready, or to be gone.
-    Settle { outcome: Outcome },
+    Settle {
+        outcome: Outcome,
+    },
 }
 
 /// How a wish ended.
@@ -183,6 +235,7 @@ impl Lifecycle {
             Event::Down { force } => self.down(force),
             Event::Restart { desired, force } => self.restart(desired, force),
             Event::Adopted { ready } => self.adopted(ready, now),
+            Event::FoundDead { reason } => self.after_crash(&reason, now, random),
             Event::Launched => self.launched(now),
             Event::LaunchFailed { failure } => self.launch_failed(failure, now, random),
             Event::Probed { outcome } => self.probed(outcome, now, random),
@@ -303,7 +356,9 @@ impl Lifecycle {
 
     fn probed(&mut self, outcome: ProbeOutcome, now: Instant, random: f64) -> Vec<Effect> {
         match self.phase {
-            Phase::Loading { since, last_progress } => self.probed_loading(outcome, now, since, last_progress),
+            Phase::Loading { since, last_progress } => {
+                self.probed_loading(&outcome, now, since, last_progress)
+            }
             Phase::Running { since, failed_probes } => {
                 self.probed_running(outcome, now, since, failed_probes, random)
             }
@@ -314,12 +369,12 @@ impl Lifecycle {
 
     fn probed_loading(
         &mut self,
-        outcome: ProbeOutcome,
+        outcome: &ProbeOutcome,
         now: Instant,
         since: Instant,
         last_progress: Instant,
     ) -> Vec<Effect> {
-        if outcome == ProbeOutcome::Healthy {
+        if *outcome == ProbeOutcome::Healthy {
             return self.became_ready(now);
         }
         let progressed = matches!(outcome, ProbeOutcome::Loading { progressed: true });
@@ -392,7 +447,7 @@ impl Lifecycle {
     fn recover(&mut self, reason: String) -> Vec<Effect> {
         self.phase = Phase::Stopping { then: AfterStop::Recover };
         self.next_probe = None;
-        vec![Effect::RecordCrash { reason }, Effect::Terminate { force: false, desired: None }]
+        vec![Effect::RecordSick { reason }, Effect::Terminate { force: false, desired: None }]
     }
 
     fn exited(&mut self, reason: String, now: Instant, random: f64) -> Vec<Effect> {
@@ -405,8 +460,7 @@ impl Lifecycle {
         if since.is_some_and(|since| now.duration_since(since) >= self.policy.stable_after) {
             self.attempts = 0;
         }
-        let mut effects = vec![Effect::RecordCrash { reason: reason.clone() }];
-        effects.extend(self.after_crash(&reason, now, random));
+        let mut effects = self.after_crash(&reason, now, random);
         let failure = Failure::new(ExitCode::StartFailed, reason);
         effects.push(Effect::Settle { outcome: Outcome::Failed(failure) });
         effects

@@ -30,10 +30,10 @@ pub fn tail_then_follow(
 ) -> io::Result<(Vec<LogLine>, Follower)> {
     let newest: Vec<_> = files.chosen(selection).iter().map(|(_, path)| Stamp::of_youngest(path)).collect();
     let (lines, ends) = tail_until(files, selection, n, since, Ending::WholeLines)?;
-    let streams = ends.into_iter().zip(newest).map(|((stream, path, offset), youngest)| FollowedFile {
-        stream,
-        path,
-        offset,
+    let streams = ends.into_iter().zip(newest).map(|(end, youngest)| FollowedFile {
+        stream: end.stream,
+        path: end.path,
+        offset: end.offset,
         youngest,
         shrunk: false,
     });

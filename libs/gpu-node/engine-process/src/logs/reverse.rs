@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn reading_backwards_agrees_with_reading_forwards_over_many_blocks() {
-        let content: String = (0..20_000).map(|number| format!("line {number} {}\n", "x".repeat(number % 97))).collect();
+        let content: String =
+            (0..20_000).fold(String::new(), |text, number| text + "line " + &"x".repeat(number % 97) + "\n");
         let joined: Vec<u8> = lines_of(content.as_bytes()).into_iter().flat_map(|(_, line)| line).collect();
         assert_eq!(joined, content.as_bytes());
         assert_eq!(lines_of(content.as_bytes()).len(), 20_000);
@@ -122,7 +123,11 @@ mod tests {
         let path = folder.path().join("x.log");
         for (content, expected) in [("a\nbc", 2), ("a\n", 2), ("abc", 0), ("", 0)] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(ReverseLines::open(&path).unwrap().skip_unfinished().unwrap(), expected, "{content:?}");
+            assert_eq!(
+                ReverseLines::open(&path).unwrap().skip_unfinished().unwrap(),
+                expected,
+                "{content:?}"
+            );
         }
     }
 }

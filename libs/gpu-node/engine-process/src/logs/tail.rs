@@ -30,6 +30,13 @@ pub(super) enum Ending {
     WholeLines,
 }
 
+/// Up to where a live file was read.
+pub(super) struct StreamEnd {
+    pub stream: Stream,
+    pub path: PathBuf,
+    pub offset: u64,
+}
+
 /// As [`tail`], with the offset in each live file up to which it was read.
 pub(super) fn tail_until(
     files: &LogFiles,
@@ -37,12 +44,12 @@ pub(super) fn tail_until(
     n: usize,
     since: Option<UnixMillis>,
     ending: Ending,
-) -> io::Result<(Vec<LogLine>, Vec<(Stream, PathBuf, u64)>)> {
+) -> io::Result<(Vec<LogLine>, Vec<StreamEnd>)> {
     let mut ends = Vec::new();
     let mut streams = Vec::new();
     for (stream, path) in files.chosen(selection) {
         let mut backwards = Backwards::open(stream, path, ending)?;
-        ends.push((stream, path.to_owned(), backwards.end));
+        ends.push(StreamEnd { stream, path: path.to_owned(), offset: backwards.end });
         streams.push(backwards.take(n, since)?);
     }
     let mut lines = merge(streams);

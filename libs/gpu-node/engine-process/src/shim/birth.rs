@@ -57,14 +57,14 @@ pub(super) fn leave_the_starter() -> Side {
 
 /// A starter may have left descriptors open for its children; a shim would hold them for weeks.
 fn close_inherited() {
-    const FIRST: libc::c_uint = 3;
+    const FIRST: libc::c_int = 3;
     #[cfg(target_os = "linux")]
     // SAFETY: nothing of this process owns a descriptor above the standard ones yet.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) } == 0;
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_int::MAX, 0) } == 0;
     #[cfg(not(target_os = "linux"))]
     let closed = false;
     if !closed {
-        for descriptor in FIRST as i32..1024 {
+        for descriptor in FIRST..1024 {
             // SAFETY: as above; closing what is not open does nothing.
             unsafe { libc::close(descriptor) };
         }

@@ -53,8 +53,8 @@ pub(super) fn write_record(
     kills: (Option<u64>, Option<u64>),
 ) {
     let last_stderr = last_lines(places, began_at);
-    let killed_for_memory =
-        how == HowItEnded::Signal(KILLED) && kills.0.zip(kills.1).is_some_and(|(before, after)| after > before);
+    let killed_for_memory = how == HowItEnded::Signal(KILLED)
+        && kills.0.zip(kills.1).is_some_and(|(before, after)| after > before);
     let record = ExitRecord {
         pid: identity.pid,
         code: if let HowItEnded::Code(code) = how { Some(code) } else { None },
@@ -68,7 +68,8 @@ pub(super) fn write_record(
 }
 
 fn last_lines(places: &Places, began_at: UnixMillis) -> Vec<String> {
-    let lines = tail(&places.log_files, StreamSelection::Stderr, LAST_LINES, Some(began_at)).unwrap_or_default();
+    let lines =
+        tail(&places.log_files, StreamSelection::Stderr, LAST_LINES, Some(began_at)).unwrap_or_default();
     lines.into_iter().map(|line| line.text.chars().take(LAST_LINE_CHARS).collect()).collect()
 }
 
@@ -146,7 +147,10 @@ mod tests {
 
     #[test]
     fn last_words_about_memory_are_understood() {
-        assert!(tells(&["ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory", "bye"]));
+        assert!(tells(&[
+            "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",
+            "bye"
+        ]));
         assert!(tells(&["terminate called after throwing an instance of 'std::bad_alloc'"]));
         assert!(!tells(&["error: invalid argument: --no-mmap"]));
     }

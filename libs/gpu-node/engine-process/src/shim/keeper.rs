@@ -28,7 +28,9 @@ const WITHOUT_HANDLE: Duration = Duration::from_millis(50);
 /// What the shim is to its engine.
 pub(super) enum Parenthood {
     /// The kernel tells it the exit code. The lock is shared with the engine.
-    Parent { _engine_lock: LockGuard },
+    Parent {
+        _engine_lock: LockGuard,
+    },
     Adopter,
 }
 

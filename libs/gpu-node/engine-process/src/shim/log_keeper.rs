@@ -20,7 +20,7 @@ use crate::wait::pause;
 
 /// A silence shorter than this still counts as growing.
 const SILENCE: Duration = Duration::from_secs(2);
-const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
+const RETENTION_INTERVAL: Duration = Duration::from_hours(1);
 /// Tries to cut at a line end before half a line is accepted and blanked out.
 const CUT_TRIES: u32 = 20;
 const CUT_PAUSE: Duration = Duration::from_micros(200);
@@ -104,7 +104,7 @@ impl LogKeeper {
             grew_at: None,
             torn_head: false,
             waited: 0,
-            retention: Duration::from_secs(u64::from(spec.log_retention_days) * 24 * 3600),
+            retention: Duration::from_hours(24 * u64::from(spec.log_retention_days)),
             retained_at: None,
         };
         keeper.open_index();
@@ -116,7 +116,8 @@ impl LogKeeper {
         let path = index_path(&self.path);
         let opened = private_files::options().create(true).append(true).open(&path);
         self.index = opened.ok();
-        self.index_size = self.index.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |data| data.len());
+        self.index_size =
+            self.index.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |data| data.len());
         let last = last_entry(&path);
         let size = self.size();
         let known = last.map_or(0, |entry| entry.size);

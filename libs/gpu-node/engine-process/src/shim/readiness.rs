@@ -38,10 +38,19 @@ pub(super) struct Readiness {
 }
 
 enum State {
-    Resting { until: Instant, next: Question },
-    Asking { question: Question, exchange: Exchange },
+    Resting {
+        until: Instant,
+        next: Question,
+    },
+    Asking {
+        question: Question,
+        exchange: Exchange,
+    },
     /// Ready, but the handoff file could not be written yet.
-    Untold { slots: u32, until: Instant },
+    Untold {
+        slots: u32,
+        until: Instant,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +206,7 @@ impl Exchange {
         // HTTP/1.0: no chunks, and the end of the connection is the end of the answer.
         let mut request = format!("GET {path} HTTP/1.0\r\nHost: {}:{}\r\n", bracketed(host), spec.port);
         if let Some(key) = &spec.api_key {
-            request.push_str(&format!("Authorization: Bearer {key}\r\n"));
+            request.extend(["Authorization: Bearer ", key, "\r\n"]);
         }
         request.push_str("Connection: close\r\n\r\n");
         stream.set_nonblocking(true).ok()?;
@@ -233,8 +242,10 @@ impl Exchange {
             _ => return Look::Broken,
         };
         let body = &self.received[head..];
-        let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+        let length =
+            response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length =
+            length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
         match (length, response.code) {
             (Some(length), Some(code)) if body.len() >= length => Look::Answer(code, body[..length].to_vec()),
             (None, Some(code)) if ended => Look::Answer(code, body.to_vec()),
@@ -247,10 +258,9 @@ impl Exchange {
 /// The first of several hosts; a wildcard is reached through loopback.
 fn reachable_host(host: &str) -> &str {
     match host.split(',').next().unwrap_or(host).trim() {
-        "0.0.0.0" | "*" | "" => "127.0.0.1",
+        // The last one spares the shim the system's resolver, which is larger than the shim.
+        "0.0.0.0" | "*" | "" | "localhost" => "127.0.0.1",
         "::" | "[::]" => "::1",
-        // Spares the shim the system's resolver, which is larger than the shim.
-        "localhost" => "127.0.0.1",
         other => other,
     }
 }

@@ -114,7 +114,12 @@ impl Copied {
         for entry in section(index, from, to) {
             entry.write(&mut lines)?;
         }
-        private_files::options().create(true).write(true).truncate(true).open(index_path(&path))?.write_all(&lines)?;
+        private_files::options()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(index_path(&path))?
+            .write_all(&lines)?;
         self.pieces += 1;
         self.last = Some((piece, to - from));
         Ok(())
@@ -180,7 +185,8 @@ pub(super) fn publish(live: &Path, pieces: u32, bounds: Bounds) {
 /// After a shim was killed in the middle of a rotation: copies whose original was cut already are kept, others
 /// are removed. Files beyond a rotation that was lowered since go too.
 pub(super) fn recover(live: &Path, live_size: u64, bounds: Bounds) {
-    let waiting = (1..=bounds.rotation).take_while(|&number| waiting_path(live, number).exists()).count() as u32;
+    let waiting =
+        (1..=bounds.rotation).take_while(|&number| waiting_path(live, number).exists()).count() as u32;
     let copied = (1..=waiting).filter_map(|number| fs::metadata(waiting_path(live, number)).ok());
     if copied.map(|data| data.len()).sum::<u64>() > live_size {
         publish(live, waiting, bounds);
@@ -255,7 +261,7 @@ mod tests {
     }
 
     fn lines(range: std::ops::Range<u32>) -> String {
-        range.map(|number| format!("line {number:06} of the log\n")).collect()
+        range.fold(String::new(), |text, number| text + &format!("line {number:06} of the log\n"))
     }
 
     #[test]
@@ -331,6 +337,9 @@ mod tests {
             fs::write(rotated_path(&scene.live(), number), "x\n").unwrap();
         }
         recover(&scene.live(), 0, Bounds { max_bytes: 100, rotation: 2 });
-        assert_eq!((1..=4).map(|number| scene.rotated(number).is_some()).collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(
+            (1..=4).map(|number| scene.rotated(number).is_some()).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
     }
 }

@@ -55,7 +55,7 @@ fn launch(spec: EngineSpec) -> Result<(Keeper, Reply), Reply> {
     shim_guard.describe(&holder);
     let logs = open_logs(&spec).map_err(|error| failed(Step::Logs, &error))?;
     let identity = spawn(&spec, &engine_guard, &logs).map_err(|error| failed(Step::Executable, &error))?;
-    holder.engine = Some(identity.clone());
+    holder.engine = Some(Box::new(identity.clone()));
     engine_guard.describe(&holder);
     let reply = Reply::Started { identity: identity.clone(), shim_pid: holder.pid };
     let parenthood = Parenthood::Parent { _engine_lock: engine_guard };
@@ -67,7 +67,9 @@ fn adopt(spec: EngineSpec, identity: ProcessIdentity) -> Result<(Keeper, Reply),
     match identity.check() {
         Ownership::Ours => {}
         Ownership::Gone => return Err(Reply::NotOurs { reason: "it has ended".to_owned() }),
-        Ownership::Foreign { reason } | Ownership::Denied { reason } => return Err(Reply::NotOurs { reason }),
+        Ownership::Foreign { reason } | Ownership::Denied { reason } => {
+            return Err(Reply::NotOurs { reason });
+        }
     }
     let shim_lock = shim_lock(&spec.engine_lock);
     let Some(shim_guard) = try_lock(&shim_lock)? else {
@@ -78,7 +80,7 @@ fn adopt(spec: EngineSpec, identity: ProcessIdentity) -> Result<(Keeper, Reply),
     };
     let mut holder = LockHolder::myself(OPERATION);
     shim_guard.describe(&holder);
-    holder.engine = Some(identity.clone());
+    holder.engine = Some(Box::new(identity.clone()));
     // The engine holds this lock itself; only the text is ours to renew.
     LockGuard::describe_held(&spec.engine_lock, &holder);
     take_over_handoff(&spec, &identity, holder.pid);
@@ -117,7 +119,7 @@ fn next_locks(
         return Ok(());
     }
     let holder = read_text(&spec.engine_lock);
-    let living = holder.as_ref().and_then(|holder| holder.engine.as_ref()).map(ProcessIdentity::check);
+    let living = holder.as_ref().and_then(|holder| holder.engine.as_ref()).map(|engine| engine.check());
     match living {
         Some(Ownership::Ours | Ownership::Denied { .. }) if crate::locks::is_held(&spec.engine_lock) => {
             Err(Reply::AlreadyRunning { holder })

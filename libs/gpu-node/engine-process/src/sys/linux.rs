@@ -55,7 +55,8 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
 }
 
 fn boot_id() -> String {
-    let text = read_bounded(Path::new("/proc/sys/kernel/random/boot_id"), SMALL_FILE_LIMIT).unwrap_or_default();
+    let text =
+        read_bounded(Path::new("/proc/sys/kernel/random/boot_id"), SMALL_FILE_LIMIT).unwrap_or_default();
     String::from_utf8_lossy(&text).trim().to_owned()
 }
 
@@ -236,7 +237,8 @@ impl ProcessHandle {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+            let timeout =
+                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
             let mut watched = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
             match poll(&mut watched, timeout) {
                 Ok(0) | Err(Errno::EINTR) if Instant::now() < end => {}
@@ -311,7 +313,8 @@ mod tests {
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
-        let text = b"42 (a) R b) S 7 40 39 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 12345 1000 10 18446744073709551615";
+        let text =
+            b"42 (a) R b) S 7 40 39 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 12345 1000 10 18446744073709551615";
         let stat = parse_stat(42, text).unwrap();
         assert_eq!(stat.entry, ProcessEntry { pid: 42, parent: 7, group: 40, started: 12345, zombie: false });
         assert_eq!(stat.processor_ticks, 11);

@@ -15,13 +15,19 @@ use linux as system;
 use portable as system;
 
 pub(crate) use system::{
-    ProcessHandle, args_of, bytes_read, file_position, inherited_lock, lock_sharers, mark_of_child,
-    memory_kills, process_entry, process_table, sight, start_mark, usage,
+    ProcessHandle, args_of, bytes_read, inherited_lock, lock_sharers, process_entry, process_table, sight,
+    start_mark, usage,
 };
 #[cfg(unix)]
+pub(crate) use system::{file_position, mark_of_child, memory_kills};
+#[cfg(unix)]
 pub(crate) use unix::{converse, detach, own_group, port_is_free};
+#[cfg(all(unix, not(target_os = "linux")))]
+use unix::{native_signal, native_signal_group};
 #[cfg(windows)]
 pub(crate) use windows::{converse, detach, own_group, port_is_free};
+#[cfg(windows)]
+use windows::{native_signal, native_signal_group};
 
 /// The two ways to ask a process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -139,3 +139,42 @@ fn wait_ready(pipe: BorrowedFd<'_>, events: PollFlags, end: Instant) -> io::Resu
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+mod by_pid {
+    use std::io;
+
+    use nix::errno::Errno;
+    use nix::sys::signal;
+    use nix::unistd::Pid;
+
+    use crate::sys::Signal;
+
+    fn native(signal: Signal) -> signal::Signal {
+        match signal {
+            Signal::Terminate => signal::Signal::SIGTERM,
+            Signal::Kill => signal::Signal::SIGKILL,
+        }
+    }
+
+    fn done(result: nix::Result<()>) -> io::Result<()> {
+        match result {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn raw(pid: u32) -> io::Result<Pid> {
+        i32::try_from(pid).map(Pid::from_raw).map_err(|_| io::ErrorKind::InvalidInput.into())
+    }
+
+    pub(crate) fn native_signal(pid: u32, signal: Signal) -> io::Result<()> {
+        done(signal::kill(raw(pid)?, native(signal)))
+    }
+
+    pub(crate) fn native_signal_group(pid: u32, signal: Signal) -> io::Result<()> {
+        done(signal::killpg(raw(pid)?, native(signal)))
+    }
+}
+#[cfg(not(target_os = "linux"))]
+pub(crate) use by_pid::{native_signal, native_signal_group};

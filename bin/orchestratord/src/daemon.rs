@@ -1,0 +1,109 @@
+//! The start-up story of the HOME profile: one process with gateway, pool manager and this machine's node.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway::{Gateway, ReplicaKey, TableHandle};
+use orch_core::{ExitCode, Failure, HomeLayout};
+use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
+use pool_manager::{Node, PoolManager};
+use pool_managerd::api::{self, ApiState, Operations, SlotCounter};
+use pool_managerd::{Door, HomeDaemon, compose};
+use tokio::net::TcpListener;
+
+use crate::front::Front;
+use crate::routing::GatewayTraffic;
+
+/// What the daemon is told when it starts.
+pub struct DaemonOptions {
+    pub home: HomeLayout,
+    /// Settings given as flags: a key's path and its value.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Runs the daemon in the foreground until it is asked to stop (SIGTERM, SIGINT). Engines keep running.
+pub fn run(options: &DaemonOptions) -> Result<(), Failure> {
+    let home = &options.home;
+    let settings = load_settings(options)?;
+    let node = compose::open_node(home)?;
+    let daemon = HomeDaemon::claim(home)?;
+    let runtime = compose::runtime()?;
+    let result = runtime.block_on(live(node, settings, daemon));
+    runtime.shutdown_timeout(compose::LAST_MOMENTS);
+    result
+}
+
+/// The settings of a home, as the daemon sees them.
+pub fn load_settings(options: &DaemonOptions) -> Result<Settings, Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    Settings::load(&options.home.settings(), &environment, &options.flags)
+}
+
+async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), Failure> {
+    let node = Arc::new(node);
+    let started = Instant::now();
+    let tasks = Tasks::new();
+    let termination = termination().map_err(|error| cannot_start(&error))?;
+    let listener = open_door(&settings)?;
+    let address = listener.local_addr().map_err(|error| cannot_start(&error))?;
+
+    let table = TableHandle::default();
+    let gateway = Arc::new(Gateway::new(table.clone(), gateway_limits(&settings), &tasks));
+    let node_id = compose::node_id(&settings);
+    let traffic = GatewayTraffic { gateway: Arc::clone(&gateway), table, node_id: node_id.clone() };
+    let supervision = tasks.child();
+    let manager = PoolManager::start(Arc::clone(&node), Arc::new(traffic), &supervision).await?;
+
+    let state = ApiState {
+        node: Arc::clone(&node),
+        manager,
+        slots: slot_counter(&gateway, &node_id),
+        operations: Arc::new(Operations::new(&tasks)),
+        node_id: node_id.into(),
+        address,
+        started,
+    };
+    let door = Door {
+        guard: settings.auth.guard.clone(),
+        tokens: settings.auth.tokens.clone(),
+        local: daemon.local_token.clone(),
+        loopback: address.ip().to_canonical().is_loopback(),
+    };
+    let front = Front::new(gateway, api::router(state), door);
+    tasks.spawn("http", serve(listener, front, ServeOptions::default(), tasks.clone()));
+    daemon.announce(&node, address)?;
+    tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
+
+    let signal = termination.await;
+    tracing::info!(signal, "stopping; engines keep running");
+    tasks.shutdown(settings.limits.drain).await;
+    daemon.farewell(&node);
+    Ok(())
+}
+
+/// Slots in use, as the gateway counts them.
+fn slot_counter(gateway: &Arc<Gateway>, node_id: &str) -> SlotCounter {
+    let (gateway, node_id) = (Arc::clone(gateway), node_id.to_owned());
+    Arc::new(move |instance, replica| {
+        let key = ReplicaKey { node_id: node_id.clone(), pool_id: instance.to_string(), replica_id: replica };
+        Some(u32::try_from(gateway.busy_slots(&key)).unwrap_or(u32::MAX))
+    })
+}
+
+fn open_door(settings: &Settings) -> Result<TcpListener, Failure> {
+    check_exposure(settings.orchestratord.addr, &settings.auth.tokens)?;
+    bind(settings.orchestratord.addr)
+}
+
+fn gateway_limits(settings: &Settings) -> gateway::Limits {
+    gateway::Limits {
+        body_bytes: settings.limits.body.0,
+        token_idle: settings.limits.token_idle,
+        retries: settings.limits.retries,
+        ..gateway::Limits::default()
+    }
+}
+
+fn cannot_start(error: &std::io::Error) -> Failure {
+    Failure::new(ExitCode::DaemonStartFailed, format!("cannot start: {error}"))
+}

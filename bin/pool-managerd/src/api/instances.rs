@@ -1,0 +1,139 @@
+//! `/v2/instances`: what there is, and starting, stopping and removing it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use instance_config::LoadedInstance;
+use orch_core::{Failure, InstanceName, ReplicaId, UnixMillis};
+use pool_manager::view::{InstanceView, Viewer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::answers::Refusal;
+use super::{ApiState, Operation};
+use crate::compose;
+
+/// How `stop` and `restart` are meant; all optional.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StopRequest {
+    /// Straight to the end.
+    pub force: bool,
+    /// How long requests in flight may take to finish.
+    pub drain_ms: u64,
+}
+
+/// How `DELETE` is meant.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RemoveRequest {
+    pub force: bool,
+    pub keep_logs: bool,
+}
+
+type Accepted = Result<(StatusCode, Json<Operation>), Refusal>;
+
+pub(super) async fn list(State(state): State<ApiState>) -> Result<Json<Vec<InstanceView>>, Refusal> {
+    let catalog = state.manager.refresh().await?;
+    let rows = look(state, move |viewer| viewer.instances(&catalog)).await?;
+    Ok(Json(rows))
+}
+
+pub(super) async fn describe(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let instance = find(&state, &name).await?;
+    let home = state.node.home.clone();
+    let document = look(state, move |viewer| {
+        let profile = compose::engine_profile(&home, &instance.config, compose::Memory::ReadOnly);
+        viewer.describe(&instance, &profile)
+    });
+    Ok(Json(document.await?))
+}
+
+pub(super) async fn start(State(state): State<ApiState>, Path(name): Path<String>) -> Accepted {
+    let instance = find(&state, &name).await?;
+    let name = instance.config.name.to_string();
+    let manager = state.manager.clone();
+    Ok(accepted(&state, "start", &name.clone(), async move { manager.up(&name).await }))
+}
+
+pub(super) async fn stop(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Json(request): Json<StopRequest>,
+) -> Accepted {
+    let instance = find(&state, &name).await?;
+    let name = instance.config.name.to_string();
+    let manager = state.manager.clone();
+    let drain = Duration::from_millis(request.drain_ms);
+    Ok(accepted(
+        &state,
+        "stop",
+        &name.clone(),
+        async move { manager.down(&name, request.force, drain).await },
+    ))
+}
+
+pub(super) async fn restart(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Json(request): Json<StopRequest>,
+) -> Accepted {
+    let instance = find(&state, &name).await?;
+    let name = instance.config.name.to_string();
+    let manager = state.manager.clone();
+    let drain = Duration::from_millis(request.drain_ms);
+    let step = async move { manager.restart(&name, request.force, drain).await };
+    Ok(accepted(&state, "restart", instance.config.name.as_str(), step))
+}
+
+pub(super) async fn remove(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Query(request): Query<RemoveRequest>,
+) -> Accepted {
+    let instance = find(&state, &name).await?;
+    let name = instance.config.name.to_string();
+    let manager = state.manager.clone();
+    let step = async move { manager.remove(&name, request.force, request.keep_logs).await };
+    Ok(accepted(&state, "remove", instance.config.name.as_str(), step))
+}
+
+fn accepted<F>(state: &ApiState, kind: &str, name: &str, step: F) -> (StatusCode, Json<Operation>)
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    (StatusCode::ACCEPTED, Json(state.operations.begin(kind, name, step)))
+}
+
+async fn find(state: &ApiState, selector: &str) -> Result<LoadedInstance, Failure> {
+    let catalog = state.manager.refresh().await?;
+    catalog.select(selector).cloned()
+}
+
+/// Makes a view on a blocking thread, with the slots as the gateway counts them.
+async fn look<T, F>(state: ApiState, view: F) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: FnOnce(&Viewer<'_>) -> Result<T, Failure> + Send + 'static,
+{
+    let work = move || {
+        let reader: &state_store::StateReader = &state.node.store;
+        let replicas = state.manager.snapshots();
+        let slots = |name: &InstanceName, replica: ReplicaId| state.slots_of(&replicas, name, replica);
+        let viewer = Viewer {
+            home: &state.node.home,
+            reader: Some(reader),
+            node_id: &state.node_id,
+            now: UnixMillis::now(),
+            slots: &slots,
+        };
+        view(&viewer)
+    };
+    let cut = |error| Failure::new(orch_core::ExitCode::General, format!("a look was cut short: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(cut)?
+}

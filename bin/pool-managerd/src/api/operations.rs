@@ -1,0 +1,127 @@
+//! Long steps: asked for once, looked at until they end.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use orch_core::{ExitCode, Failure};
+use orch_runtime::Tasks;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::answers::Refusal;
+
+/// Finished operations are kept for a look back; older ones are forgotten.
+const KEPT: usize = 1024;
+/// A look waits no longer than this for the end.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationState {
+    Pending,
+    Running,
+    Done,
+    Failed,
+}
+
+/// One long step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Operation {
+    pub id: Uuid,
+    /// `start`, `stop`, `restart` or `remove`.
+    pub kind: String,
+    pub instance: String,
+    pub state: OperationState,
+    pub error: Option<Failure>,
+}
+
+impl Operation {
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, OperationState::Done | OperationState::Failed)
+    }
+}
+
+/// The operations of this daemon's life.
+pub struct Operations {
+    tasks: Tasks,
+    known: Mutex<VecDeque<(Uuid, watch::Receiver<Operation>)>>,
+}
+
+impl Operations {
+    pub fn new(tasks: &Tasks) -> Self {
+        Self { tasks: tasks.clone(), known: Mutex::default() }
+    }
+
+    /// Begins a step; it goes on whether or not anybody looks.
+    pub fn begin<F>(&self, kind: &str, instance: &str, step: F) -> Operation
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let operation = Operation {
+            id: Uuid::now_v7(),
+            kind: kind.to_owned(),
+            instance: instance.to_owned(),
+            state: OperationState::Running,
+            error: None,
+        };
+        let (sender, receiver) = watch::channel(operation.clone());
+        self.remember(operation.id, receiver);
+        self.tasks.spawn("operation", async move {
+            let result = step.await;
+            sender.send_modify(|operation| match result {
+                Ok(()) => operation.state = OperationState::Done,
+                Err(failure) => {
+                    operation.state = OperationState::Failed;
+                    operation.error = Some(failure);
+                }
+            });
+        });
+        operation
+    }
+
+    fn remember(&self, id: Uuid, receiver: watch::Receiver<Operation>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KEPT {
+            // The oldest finished one goes; one under way is never forgotten.
+            if let Some(oldest) = known.iter().position(|(_, operation)| operation.borrow().is_over()) {
+                known.remove(oldest);
+            } else {
+                tracing::warn!("more than {KEPT} operations are under way");
+            }
+        }
+        known.push_back((id, receiver));
+    }
+
+    fn find(&self, id: Uuid) -> Option<watch::Receiver<Operation>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().rev().find(|(known, _)| *known == id).map(|(_, operation)| operation.clone())
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Look {
+    /// Milliseconds to wait for the end, at most 60,000.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    Path(id): Path<Uuid>,
+    Query(look): Query<Look>,
+) -> Result<Json<Operation>, Refusal> {
+    let operations: &Arc<Operations> = &state.operations;
+    let missing = || Failure::new(ExitCode::InstanceNotFound, format!("no operation {id} is known"));
+    let mut operation = operations.find(id).ok_or_else(missing)?;
+    let wait = Duration::from_millis(look.wait_ms).min(LONGEST_LOOK);
+    // A sender that is gone, or a limit that passes, shows the state as it is.
+    let _ = tokio::time::timeout(wait, operation.wait_for(Operation::is_over)).await;
+    let shown = operation.borrow().clone();
+    Ok(Json(shown))
+}

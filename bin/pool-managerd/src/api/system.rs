@@ -1,0 +1,87 @@
+//! The daemon about itself.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
+use pool_manager::view::event_json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use state_store::EventQuery;
+
+use super::ApiState;
+use super::answers::Refusal;
+
+/// What `daemon status` prints; the names of the fields are a contract.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    pub running: bool,
+    pub pid: Option<u32>,
+    pub address: Option<String>,
+    pub uptime_seconds: Option<u64>,
+    pub rss_bytes: Option<u64>,
+    pub instances_running: usize,
+    pub version: String,
+}
+
+pub(super) async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION"), "api": "v2"}))
+}
+
+pub(super) async fn status(State(state): State<ApiState>) -> Json<DaemonStatus> {
+    let pid = std::process::id();
+    let running =
+        state.manager.snapshots().iter().filter(|it| it.status == orch_core::Status::Running).count();
+    Json(DaemonStatus {
+        running: true,
+        pid: Some(pid),
+        address: Some(state.address.to_string()),
+        uptime_seconds: Some(state.started.elapsed().as_secs()),
+        rss_bytes: engine_process::rss_bytes(pid).map(|bytes| bytes.0),
+        instances_running: running,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct EventFilter {
+    instance: Option<String>,
+    level: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    /// RFC 3339.
+    since: Option<String>,
+    after: Option<i64>,
+    limit: Option<usize>,
+}
+
+/// Newest first; with `after` (an event's id) the ones that came later, oldest first.
+pub(super) async fn events(
+    State(state): State<ApiState>,
+    Query(filter): Query<EventFilter>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let query = filter.into_query()?;
+    let read = move || state.node.store.events(&query).map_err(Failure::from);
+    let cut = |error| Failure::new(ExitCode::General, format!("a look was cut short: {error}"));
+    let events = tokio::task::spawn_blocking(read).await.map_err(cut)??;
+    Ok(Json(events.iter().map(event_json).collect()))
+}
+
+impl EventFilter {
+    fn into_query(self) -> Result<EventQuery, Failure> {
+        let bad =
+            |field: &str, value: &str| Failure::new(ExitCode::Usage, format!("{field} cannot be {value:?}"));
+        let instance = self.instance.map(|name| InstanceName::new(&name).map_err(|_| bad("instance", &name)));
+        let level = self.level.map(|it| EventLevel::from_label(&it).ok_or_else(|| bad("level", &it)));
+        let event_type = self.event_type.map(|it| EventType::from_label(&it).ok_or_else(|| bad("type", &it)));
+        let since = self.since.map(|it| UnixMillis::from_rfc3339(&it).ok_or_else(|| bad("since", &it)));
+        Ok(EventQuery {
+            instance: instance.transpose()?,
+            minimum_level: level.transpose()?,
+            event_type: event_type.transpose()?,
+            since: since.transpose()?,
+            after_id: self.after,
+            limit: self.limit.unwrap_or(50).min(1000),
+            newest_first: self.after.is_none(),
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! Wiring: the libraries know each other only through ports; here the ports get their other end.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine_process::{ToolCommand, ToolError};
+use engine_provisioner::{EngineRequest, ToolRun, ToolRunner};
+use instance_config::InstanceConfig;
+use orch_core::{EngineProfile, ExitCode, Failure, HomeLayout};
+use orch_runtime::environment;
+use pool_manager::{EngineResolver, Node};
+use state_store::StateStore;
+
+/// Runs helper programs for the provisioner, in the environment that engines get.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tools;
+
+impl ToolRunner for Tools {
+    fn run(
+        &self,
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+        limit: Duration,
+        on_line: &mut dyn FnMut(&str),
+    ) -> io::Result<ToolRun> {
+        let inherited = std::env::vars().filter(|(name, _)| instance_config::is_inherited(name));
+        let command = ToolCommand {
+            program: program.to_path_buf(),
+            args: args.iter().map(OsString::from).collect(),
+            env: inherited
+                .chain(env.iter().cloned())
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            clear_env: true,
+            cwd: None,
+        };
+        let output = engine_process::run_tool(&command, limit, on_line).map_err(as_io)?;
+        Ok(ToolRun { exit_code: output.status.code(), stdout: output.stdout, stderr: output.stderr })
+    }
+}
+
+fn as_io(error: ToolError) -> io::Error {
+    match error {
+        ToolError::Spawn { source, .. } | ToolError::Wait { source, .. } => source,
+        error @ ToolError::Timeout { .. } => io::Error::new(io::ErrorKind::TimedOut, error),
+    }
+}
+
+/// Finds and probes the engine of a config.
+struct HomeEngines {
+    home: HomeLayout,
+}
+
+impl EngineResolver for HomeEngines {
+    fn resolve(&self, config: &InstanceConfig) -> Result<EngineProfile, Failure> {
+        engine_profile(&self.home, config, Memory::Keep)
+    }
+}
+
+/// Whether a probe's result may be written down: reading commands change no byte of the home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    Keep,
+    ReadOnly,
+}
+
+/// The engine that a config asks for and what is known of it.
+pub fn engine_profile(
+    home: &HomeLayout,
+    config: &InstanceConfig,
+    memory: Memory,
+) -> Result<EngineProfile, Failure> {
+    let request = EngineRequest {
+        binary_id: config.binary.binary_id,
+        version: config.binary.version.clone(),
+        variant: config.binary.variant.clone(),
+    };
+    let named = std::env::var_os(environment::ENGINE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let search_path = std::env::var_os("PATH");
+    let found = engine_provisioner::resolve(&request, home, named.as_deref(), search_path.as_deref())?;
+    let mut profile = match memory {
+        Memory::Keep => engine_provisioner::probe_and_remember(home, &found.executable, &Tools)?,
+        Memory::ReadOnly => match engine_provisioner::known_profile(home, &found.executable) {
+            Some(profile) => profile,
+            None => engine_provisioner::probe(&found.executable, &Tools)?,
+        },
+    };
+    profile.version = found.version.or(profile.version);
+    Ok(profile)
+}
+
+/// Opens a home for work: makes its folders and database where they are missing.
+pub fn open_node(home: &HomeLayout) -> Result<Node, Failure> {
+    instance_config::home::create(home).map_err(|error| {
+        Failure::new(ExitCode::General, format!("cannot make {}: {error}", home.root().display()))
+    })?;
+    let shim_executable = engine_process::default_shim_executable().map_err(|error| {
+        Failure::new(ExitCode::StartFailed, format!("cannot find this program's own file: {error}"))
+    })?;
+    Ok(Node {
+        home: home.clone(),
+        store: StateStore::open(home)?,
+        engines: Arc::new(HomeEngines { home: home.clone() }),
+        shim_executable,
+        parent_environment: std::env::vars().collect(),
+    })
+}
+
+/// The name of this machine in the fleet.
+pub fn node_id(settings: &orch_runtime::Settings) -> String {
+    settings.pool_managerd.node_id.clone().unwrap_or_else(host_name)
+}
+
+/// The name this machine gives itself; every system has one, `localhost` at worst.
+pub fn host_name() -> String {
+    sysinfo::System::host_name()
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// A blocking step that is still under way when the daemon ends is cut after so long: each is safe to be cut.
+pub const LAST_MOMENTS: Duration = Duration::from_millis(200);
+
+/// The threads of a daemon.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ExitCode::DaemonStartFailed, format!("cannot start threads: {error}")))
+}
+
+/// How a daemon's program ends: one error, one hint, and the exit code of the error's type.
+pub fn report(result: Result<(), Failure>) -> std::process::ExitCode {
+    let Err(failure) = result else { return std::process::ExitCode::SUCCESS };
+    eprintln!("error: {failure}");
+    if let Some(hint) = &failure.hint {
+        eprintln!("hint: {hint}");
+    }
+    std::process::ExitCode::from(failure.exit.number())
+}

@@ -1,0 +1,81 @@
+//! The one daemon of a home: its lock, its file, its first and last words.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use engine_process::{LockError, LockGuard};
+use orch_core::{EventLevel, EventType, ExitCode, Failure, HomeLayout, UnixMillis};
+use orch_runtime::Token;
+use pool_manager::Node;
+use serde_json::json;
+use state_store::NewEvent;
+
+use crate::daemon_file::{self, DaemonFile};
+
+/// Being the daemon of a home: as long as this is held nobody else is.
+pub struct HomeDaemon {
+    _lock: LockGuard,
+    /// Valid on this daemon for every scope, for as long as it lives; commands of this home read it off the file.
+    pub local_token: Token,
+}
+
+impl HomeDaemon {
+    /// Takes the place, or fails with 61 and names who has it.
+    pub fn claim(home: &HomeLayout) -> Result<Self, Failure> {
+        let lock = engine_process::acquire(&home.daemon_lock(), "daemon", Duration::ZERO)
+            .map_err(|error| already(home, error))?;
+        let local_token = Token::generate()
+            .map_err(|error| Failure::new(ExitCode::DaemonStartFailed, format!("no randomness: {error}")))?;
+        Ok(Self { _lock: lock, local_token })
+    }
+
+    /// From here on commands find the daemon.
+    pub fn announce(&self, node: &Node, address: SocketAddr) -> Result<(), Failure> {
+        let pid = std::process::id();
+        let unseen = || Failure::new(ExitCode::DaemonStartFailed, "this process is not in the process table");
+        let file = DaemonFile {
+            pid,
+            process_started_at: engine_process::start_mark(pid).ok_or_else(unseen)?,
+            address,
+            token: self.local_token.secret().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: UnixMillis::now(),
+        };
+        file.write(&node.home).map_err(|error| {
+            let path = node.home.daemon_file();
+            Failure::new(ExitCode::DaemonStartFailed, format!("cannot write {}: {error}", path.display()))
+        })?;
+        remember(node, EventType::DaemonStarted, format!("daemon started as pid {pid} on {address}"))
+    }
+
+    /// The last thing a daemon does: its file goes, its end is written down.
+    pub fn farewell(self, node: &Node) {
+        let pid = std::process::id();
+        let path = node.home.daemon_file();
+        if daemon_file::read(&path).is_some_and(|file| file.pid == pid) {
+            let _ = std::fs::remove_file(path);
+        }
+        if let Err(failure) = remember(node, EventType::DaemonStopped, format!("daemon (pid {pid}) stopped"))
+        {
+            tracing::warn!(%failure, "the end of the daemon could not be written down");
+        }
+    }
+}
+
+fn already(home: &HomeLayout, error: LockError) -> Failure {
+    match error {
+        LockError::Held { holder, .. } => {
+            let who = holder.map_or(String::new(), |holder| format!(" (pid {})", holder.pid));
+            let message = format!("a daemon of {} is already running{who}", home.root().display());
+            Failure::new(ExitCode::DaemonAlreadyRunning, message).hint("see `llama-orch daemon status`")
+        }
+        error @ LockError::Io { .. } => Failure::from(error),
+    }
+}
+
+fn remember(node: &Node, event_type: EventType, message: String) -> Result<(), Failure> {
+    let meta = Some(json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION")}));
+    let event = NewEvent { instance: None, level: EventLevel::Info, event_type, message, meta };
+    node.store.append_event(&event, UnixMillis::now())?;
+    Ok(())
+}

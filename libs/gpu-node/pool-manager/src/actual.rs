@@ -1,0 +1,77 @@
+//! What really is: the process of a replica, as the database, the handoff file and the system tell.
+
+use engine_process::{Handoff, Ownership, ProcessIdentity, StartMark};
+use orch_core::{HomeLayout, InstanceName, ReplicaId};
+use state_store::RuntimeRow;
+
+/// Who is behind a replica right now.
+#[derive(Clone, Debug)]
+pub enum Actual {
+    /// A living engine that is ours.
+    Ours(Box<LiveEngine>),
+    /// The recorded pid belongs to somebody else now: never to be touched.
+    Foreign { reason: String },
+    /// No process.
+    Gone,
+}
+
+/// A living engine of ours.
+#[derive(Clone, Debug)]
+pub struct LiveEngine {
+    pub identity: ProcessIdentity,
+    /// Written by the shim once the engine is ready.
+    pub handoff: Option<Handoff>,
+    /// Whether the database knew it, or only the handoff file.
+    pub recorded: bool,
+}
+
+/// Looks at the system; changes nothing.
+pub fn observe(
+    home: &HomeLayout,
+    row: Option<&RuntimeRow>,
+    name: &InstanceName,
+    replica: ReplicaId,
+) -> Actual {
+    let handoff = Handoff::read(&home.handoff(name, replica)).ok();
+    let recorded = row.and_then(row_identity);
+    let mut foreign = None;
+    if let Some(identity) = recorded {
+        match identity.check() {
+            Ownership::Ours => {
+                let handoff = handoff.filter(|file| file.pid == identity.pid);
+                return Actual::Ours(Box::new(LiveEngine { identity, handoff, recorded: true }));
+            }
+            // A system that denies the look leaves the handoff file as the only witness.
+            Ownership::Denied { reason } => {
+                if let Some(file) = handoff.clone().filter(|file| file.pid == identity.pid) {
+                    return Actual::Ours(Box::new(LiveEngine {
+                        identity,
+                        handoff: Some(file),
+                        recorded: true,
+                    }));
+                }
+                foreign = Some(reason);
+            }
+            Ownership::Foreign { reason } => foreign = Some(reason),
+            Ownership::Gone => {}
+        }
+    }
+    if let Some(file) = handoff.filter(|file| file.identity().check() == Ownership::Ours) {
+        return Actual::Ours(Box::new(LiveEngine {
+            identity: file.identity(),
+            handoff: Some(file),
+            recorded: false,
+        }));
+    }
+    foreign.map_or(Actual::Gone, |reason| Actual::Foreign { reason })
+}
+
+/// The identity that a row remembers; `None` when it remembers no process.
+pub fn row_identity(row: &RuntimeRow) -> Option<ProcessIdentity> {
+    Some(ProcessIdentity {
+        pid: row.pid?,
+        started_at: StartMark(row.process_started_at.clone()?),
+        executable: row.exe.clone().unwrap_or_default(),
+        port: row.port?,
+    })
+}

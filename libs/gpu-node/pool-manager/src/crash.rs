@@ -1,0 +1,89 @@
+//! Why an engine is gone, in one line.
+
+use std::path::Path;
+
+use engine_process::ExitRecord;
+
+/// What is known of an engine's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CrashReport {
+    /// One line for people: code or signal, and the engine's last words.
+    pub reason: String,
+    /// As a shell would say it (128 + signal); `None` when nobody saw it.
+    pub exit_code: Option<i32>,
+    pub out_of_memory: bool,
+}
+
+impl CrashReport {
+    /// Reads the exit record that the shim left for this process.
+    pub(crate) fn read(record: &Path, pid: u32) -> Self {
+        match ExitRecord::read(record) {
+            Some(record) if record.pid == pid => Self::from_record(&record),
+            _ => Self {
+                reason: format!("pid {pid} is gone; its exit code is unknown"),
+                exit_code: None,
+                out_of_memory: false,
+            },
+        }
+    }
+
+    fn from_record(record: &ExitRecord) -> Self {
+        let how = match (record.code, record.signal) {
+            (Some(code), _) => format!("exited with code {code}"),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => "is gone; its exit code is unknown".to_owned(),
+        };
+        let memory = if record.out_of_memory { ", out of memory" } else { "" };
+        let words = last_words(&record.last_stderr).map_or(String::new(), |line| format!(": {line}"));
+        Self {
+            reason: format!("pid {} {how}{memory}{words}", record.pid),
+            exit_code: record.code.or(record.signal.map(|signal| 128 + signal)),
+            out_of_memory: record.out_of_memory,
+        }
+    }
+}
+
+/// The line of the engine's stderr that most likely says why: the last one that speaks of an error, else the last.
+fn last_words(lines: &[String]) -> Option<String> {
+    const NEEDLES: [&str; 5] = ["error", "failed", "couldn't", "unable", "invalid"];
+    let speaks = |line: &&String| {
+        let lower = line.to_ascii_lowercase();
+        NEEDLES.iter().any(|needle| lower.contains(needle))
+    };
+    let line = lines.iter().rev().find(speaks).or_else(|| lines.last())?;
+    Some(line.trim().chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orch_core::UnixMillis;
+
+    fn record(code: Option<i32>, signal: Option<i32>, stderr: &[&str]) -> ExitRecord {
+        ExitRecord {
+            pid: 7,
+            code,
+            signal,
+            at: UnixMillis(0),
+            out_of_memory: false,
+            last_stderr: stderr.iter().map(|line| (*line).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn the_line_that_speaks_of_an_error_is_quoted() {
+        let report = CrashReport::from_record(&record(
+            Some(1),
+            None,
+            &["error: invalid argument: --x", "cleaning up"],
+        ));
+        assert_eq!(report.reason, "pid 7 exited with code 1: error: invalid argument: --x");
+        assert_eq!(report.exit_code, Some(1));
+    }
+
+    #[test]
+    fn a_signal_reads_as_a_shell_would_say_it() {
+        let report = CrashReport::from_record(&record(None, Some(9), &[]));
+        assert_eq!((report.reason.as_str(), report.exit_code), ("pid 7 was killed by signal 9", Some(137)));
+    }
+}

@@ -1,0 +1,114 @@
+//! A living engine in care: its process, how to ask it, and what it told of itself.
+
+use std::path::PathBuf;
+
+use engine_process::{ProcessIdentity, StartMark};
+use instance_config::InstanceConfig;
+use orch_core::{HomeLayout, ReplicaId};
+use orch_runtime::probe_get;
+use serde::Deserialize;
+
+use crate::lifecycle::ProbeOutcome;
+use crate::probe::{LoadProgress, ProbeReport, Prober};
+
+/// What a ready engine tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EngineFacts {
+    pub slots_total: u32,
+    /// Context of one slot, in tokens.
+    pub context: Option<u64>,
+}
+
+/// One engine that a supervisor looks after.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub identity: ProcessIdentity,
+    /// The shim and its start mark; `None` when it is not known or gone.
+    pub shim: Option<(u32, StartMark)>,
+    pub prober: Prober,
+    pub stderr_log: PathBuf,
+    pub progress: LoadProgress,
+    pub facts: Option<EngineFacts>,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        home: &HomeLayout,
+        config: &InstanceConfig,
+        replica: ReplicaId,
+        identity: ProcessIdentity,
+        shim_pid: Option<u32>,
+    ) -> Self {
+        let shim = shim_pid.and_then(marked);
+        let prober = Prober {
+            host: connect_host(&config.server.host).to_owned(),
+            port: identity.port,
+            api_key: instance_config::api_key(config, home),
+            check: config.healthcheck.clone(),
+            home: home.root().to_path_buf(),
+        };
+        let stderr_log = instance_config::log_path(&config.logs.stderr, config, home, replica);
+        Self { identity, shim, prober, stderr_log, progress: LoadProgress::default(), facts: None }
+    }
+
+    /// Another shim watches it now.
+    pub(crate) fn watch(&mut self, shim_pid: Option<u32>) {
+        self.shim = shim_pid.and_then(marked);
+    }
+
+    /// Asks the engine how it is and, the first time it is well, what it has to offer.
+    pub(crate) async fn examine(mut self) -> Examination {
+        let mut report = self.prober.probe().await;
+        if let ProbeOutcome::Loading { progressed } = &mut report.outcome {
+            let look = LoadProgress::look(self.identity.pid, &self.stderr_log);
+            *progressed = look.grew_since(self.progress);
+            self.progress = look;
+        }
+        if report.outcome == ProbeOutcome::Healthy && self.facts.is_none() {
+            self.facts = read_facts(&self.prober).await;
+        }
+        Examination { report, progress: self.progress, facts: self.facts }
+    }
+}
+
+/// A living process with its start mark.
+fn marked(pid: u32) -> Option<(u32, StartMark)> {
+    Some((pid, engine_process::start_mark(pid)?))
+}
+
+/// What one look at an engine brought.
+#[derive(Clone, Debug)]
+pub(crate) struct Examination {
+    pub report: ProbeReport,
+    pub progress: LoadProgress,
+    pub facts: Option<EngineFacts>,
+}
+
+/// Reads `/props`; an engine that does not answer it (another server, or a fault) has no facts.
+async fn read_facts(prober: &Prober) -> Option<EngineFacts> {
+    #[derive(Deserialize)]
+    struct Props {
+        total_slots: u32,
+        default_generation_settings: Option<Settings>,
+    }
+    #[derive(Deserialize)]
+    struct Settings {
+        n_ctx: Option<u64>,
+    }
+    let key = prober.api_key.as_deref();
+    let answer = probe_get(&prober.host, prober.port, "/props", key, prober.check.timeout).await.ok()?;
+    let props: Props = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200)?;
+    Some(EngineFacts {
+        slots_total: props.total_slots.max(1),
+        context: props.default_generation_settings.and_then(|settings| settings.n_ctx),
+    })
+}
+
+/// The host to connect to for a host to bind: a wildcard is reached through loopback.
+pub fn connect_host(host: &str) -> &str {
+    match host {
+        "0.0.0.0" => "127.0.0.1",
+        "::" | "[::]" => "::1",
+        other => other,
+    }
+}

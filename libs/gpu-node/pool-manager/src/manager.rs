@@ -1,0 +1,217 @@
+//! All instances of a home under one roof: finds them, gives each a supervisor, and keeps looking whether what
+//! is wanted and what is there have drifted apart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instance_config::{Catalog, LoadedInstance, discover};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
+use orch_runtime::Tasks;
+use tokio::sync::Mutex;
+
+use crate::board::Board;
+use crate::node::Node;
+use crate::operate::InstanceLock;
+use crate::policy::desired_after_up;
+use crate::removal;
+use crate::supervisor::{Command, Supervisor, SupervisorHandle};
+use crate::traffic::{ReplicaSnapshot, Traffic};
+
+/// How often configs and desired states are read again.
+const RECONCILE_PACE: Duration = Duration::from_secs(5);
+/// How often old events and health rows are pruned.
+const PRUNE_PACE: Duration = Duration::from_secs(3600);
+
+/// A handle to the pool manager; cheap to clone.
+#[derive(Clone)]
+pub struct PoolManager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: Arc<Node>,
+    board: Arc<Board>,
+    tasks: Tasks,
+    supervisors: Mutex<BTreeMap<InstanceName, Supervised>>,
+}
+
+struct Supervised {
+    handle: SupervisorHandle,
+    instance: LoadedInstance,
+}
+
+impl PoolManager {
+    /// Finds the instances and starts to look after them: living engines are adopted, wanted ones started.
+    pub async fn start(node: Arc<Node>, traffic: Arc<dyn Traffic>, tasks: &Tasks) -> Result<Self, Failure> {
+        let shared = Shared {
+            node,
+            board: Arc::new(Board::new(traffic)),
+            tasks: tasks.clone(),
+            supervisors: Mutex::default(),
+        };
+        let manager = Self { shared: Arc::new(shared) };
+        manager.refresh().await?;
+        let reconciler = manager.clone();
+        tasks.spawn("reconciler", async move { reconciler.reconcile_forever().await });
+        Ok(manager)
+    }
+
+    /// The current truth about all replicas.
+    pub fn snapshots(&self) -> Vec<ReplicaSnapshot> {
+        self.shared.board.snapshots()
+    }
+
+    /// Starts an instance and waits until requests are routed to it.
+    pub async fn up(&self, selector: &str) -> Result<(), Failure> {
+        let (handle, instance) = self.find(selector).await?;
+        let desired = desired_after_up(&instance.config);
+        handle.ask(|answer| Command::Up { desired, answer }).await
+    }
+
+    /// Stops an instance: nothing is routed to it when this returns. `drain` bounds the wait for requests in flight.
+    pub async fn down(&self, selector: &str, force: bool, drain: Duration) -> Result<(), Failure> {
+        let (handle, _) = self.find(selector).await?;
+        handle.ask(|answer| Command::Down { force, drain, answer }).await
+    }
+
+    /// Stops and starts an instance; starts a stopped one.
+    pub async fn restart(&self, selector: &str, force: bool, drain: Duration) -> Result<(), Failure> {
+        let (handle, instance) = self.find(selector).await?;
+        let desired = desired_after_up(&instance.config);
+        handle.ask(|answer| Command::Restart { desired, force, drain, answer }).await
+    }
+
+    /// Removes an instance; a running one only with `force`.
+    pub async fn remove(&self, selector: &str, force: bool, keep_logs: bool) -> Result<(), Failure> {
+        let (handle, instance) = self.find(selector).await?;
+        let name = instance.config.name.clone();
+        let stopped = self.snapshots().iter().all(|it| it.instance != name || !it.status.has_process());
+        if !stopped && !force {
+            return Err(removal::still_running(&name));
+        }
+        match handle.ask(|answer| Command::Down { force: true, drain: Duration::ZERO, answer }).await {
+            Err(failure) if failure.exit != ExitCode::NotRunning => return Err(failure),
+            _ => {}
+        }
+        self.shared.supervisors.lock().await.remove(&name);
+        drop(handle);
+        let node = Arc::clone(&self.shared.node);
+        let work = move || {
+            let lock = InstanceLock::acquire(&node, &instance.config.name, "rm")?;
+            removal::remove(&node, &lock, &instance, keep_logs)
+        };
+        blocking(&self.shared.tasks, work).await
+    }
+
+    async fn find(&self, selector: &str) -> Result<(SupervisorHandle, LoadedInstance), Failure> {
+        let catalog = self.refresh().await?;
+        let name = catalog.select(selector)?.config.name.clone();
+        let supervisors = self.shared.supervisors.lock().await;
+        let found = supervisors.get(&name).map(|it| (it.handle.clone(), it.instance.clone()));
+        found.ok_or_else(|| Failure::new(ExitCode::InstanceNotFound, format!("no instance is called {name}")))
+    }
+
+    /// Reads the configs again: new instances get a supervisor, changed ones are told, removed ones let go.
+    pub async fn refresh(&self) -> Result<Catalog, Failure> {
+        let node = Arc::clone(&self.shared.node);
+        let read = move || {
+            discover(&node.home).map_err(|error| {
+                let folder = node.home.instances();
+                Failure::new(ExitCode::General, format!("cannot read {}: {error}", folder.display()))
+            })
+        };
+        let catalog = blocking(&self.shared.tasks, read).await?;
+        let mut supervisors = self.shared.supervisors.lock().await;
+        for instance in &catalog.instances {
+            self.supervise(&mut supervisors, instance).await;
+        }
+        // A config that became unreadable keeps its supervisor: the model it started still serves.
+        let broken = |name: &InstanceName| catalog.broken.iter().any(|it| it.name == name.as_str());
+        let known = |name: &InstanceName| catalog.instances.iter().any(|it| it.config.name == *name);
+        let idle = self.idle_instances();
+        supervisors.retain(|name, _| known(name) || broken(name) || !idle.contains(name));
+        drop(supervisors);
+        Ok(catalog)
+    }
+
+    fn idle_instances(&self) -> Vec<InstanceName> {
+        let snapshots = self.snapshots();
+        snapshots.into_iter().filter(|it| !it.status.has_process()).map(|it| it.instance).collect()
+    }
+
+    async fn supervise(
+        &self,
+        supervisors: &mut BTreeMap<InstanceName, Supervised>,
+        instance: &LoadedInstance,
+    ) {
+        let shared = &self.shared;
+        match supervisors.get_mut(&instance.config.name) {
+            Some(known) if known.instance.config == instance.config => {}
+            Some(known) => {
+                known.instance = instance.clone();
+                known.handle.tell(Command::Config(Box::new(instance.clone()))).await;
+            }
+            None => {
+                let (node, board) = (Arc::clone(&shared.node), Arc::clone(&shared.board));
+                let handle = Supervisor::spawn(node, board, &shared.tasks, instance.clone());
+                let supervised = Supervised { handle, instance: instance.clone() };
+                supervisors.insert(instance.config.name.clone(), supervised);
+            }
+        }
+    }
+
+    async fn reconcile_forever(&self) {
+        let token = self.shared.tasks.token();
+        let mut pruned: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(RECONCILE_PACE) => {}
+            }
+            if let Err(failure) = self.reconcile().await {
+                tracing::warn!(%failure, "configs or desired states could not be read; trying again");
+            }
+            if pruned.is_none_or(|at| at.elapsed() >= PRUNE_PACE) {
+                pruned = Some(tokio::time::Instant::now());
+                self.prune().await;
+            }
+        }
+    }
+
+    /// Reads what is wanted and tells whoever thinks otherwise.
+    async fn reconcile(&self) -> Result<(), Failure> {
+        self.refresh().await?;
+        let node = Arc::clone(&self.shared.node);
+        let rows = blocking(&self.shared.tasks, move || Ok(node.store.instances()?)).await?;
+        let wanted: BTreeMap<InstanceName, DesiredState> =
+            rows.into_iter().map(|row| (row.name, row.desired_state)).collect();
+        let supervisors = self.shared.supervisors.lock().await;
+        for snapshot in self.snapshots().iter().filter(|it| it.replica == ReplicaId::FIRST) {
+            let differs = wanted.get(&snapshot.instance).filter(|desired| **desired != snapshot.desired);
+            if let (Some(desired), Some(supervised)) = (differs, supervisors.get(&snapshot.instance)) {
+                supervised.handle.tell(Command::Desired(*desired)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn prune(&self) {
+        let node = Arc::clone(&self.shared.node);
+        let work = move || Ok(node.store.prune(UnixMillis::now())?);
+        if let Err(failure) = blocking(&self.shared.tasks, work).await {
+            tracing::warn!(%failure, "old events could not be pruned");
+        }
+    }
+}
+
+async fn blocking<T, F>(tasks: &Tasks, work: F) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Failure> + Send + 'static,
+{
+    let joined = tasks.spawn_blocking("state", work).await;
+    joined.unwrap_or_else(|error| {
+        Err(Failure::new(ExitCode::General, format!("a step was cut short: {error}")))
+    })
+}

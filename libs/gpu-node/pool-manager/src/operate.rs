@@ -1,0 +1,293 @@
+//! The steps that touch a process, each under the lock of its instance: launch, terminate, adopt.
+//!
+//! Blocking on purpose: the command line calls them directly, the daemon on a blocking thread. The lock is
+//! held for the step only, not while a model loads; from the spawn on, the lock that shim and engine hold
+//! for as long as they live is what keeps anything from being started twice.
+
+use std::time::Duration;
+
+use engine_process::{EngineHandle, EngineSpec, LockGuard, StopPlan, StopTarget};
+use instance_config::LoadedInstance;
+use orch_core::{
+    DesiredState, EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status,
+    UnixMillis,
+};
+use serde_json::json;
+use state_store::{NewEvent, Spawned};
+
+use crate::actual::{Actual, LiveEngine, observe};
+use crate::node::Node;
+use crate::plan::{StartPlan, plan_start};
+
+/// How long a step waits for somebody else's step on the same instance.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// The lock of one instance, held.
+pub(crate) struct InstanceLock {
+    _guard: LockGuard,
+}
+
+impl InstanceLock {
+    /// Waits up to 10 s; then fails with 33, naming the holder and what it is doing.
+    pub(crate) fn acquire(node: &Node, name: &InstanceName, operation: &str) -> Result<Self, Failure> {
+        let guard = engine_process::acquire(&node.home.instance_lock(name), operation, LOCK_WAIT)?;
+        Ok(Self { _guard: guard })
+    }
+}
+
+/// Who wants a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaunchCause {
+    /// A user: the wish is remembered, the restart counters begin anew.
+    User { desired: DesiredState },
+    /// The restart policy: counted, the wish is left alone.
+    Policy,
+}
+
+/// A process that has been born and written down, not yet ready.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub handle: EngineHandle,
+    pub plan: StartPlan,
+}
+
+/// Spawns the engine of a replica. Refuses when one lives already (21, or 23 while it loads).
+pub(crate) fn launch(
+    node: &Node,
+    _lock: &InstanceLock,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    cause: LaunchCause,
+) -> Result<Launched, Failure> {
+    let config = &instance.config;
+    refuse_second(node, &config.name, replica)?;
+    let plan = plan_start(node, instance, replica)?;
+    let now = UnixMillis::now();
+    let initial = config.lifecycle.load.desired_default();
+    node.store.ensure_instance(
+        &config.name,
+        &config.instance_uid.to_string(),
+        &instance.path,
+        initial,
+        now,
+    )?;
+    if let LaunchCause::User { desired } = cause {
+        node.store.set_desired(&config.name, desired, now)?;
+    }
+    let handle = engine_process::launch(&node.shim_executable, &plan.spec)?;
+    record_spawn(node, &plan, &handle, cause)?;
+    Ok(Launched { handle, plan })
+}
+
+fn refuse_second(node: &Node, name: &InstanceName, replica: ReplicaId) -> Result<(), Failure> {
+    let row = node.store.runtime(name, replica)?;
+    let Actual::Ours(live) = observe(&node.home, row.as_ref(), name, replica) else { return Ok(()) };
+    let status = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
+    let pid = live.identity.pid;
+    Err(match status {
+        Status::Starting => {
+            Failure::new(ExitCode::Starting, format!("{name} is already starting (pid {pid})"))
+                .hint(format!("watch it: llama-orch logs -f {name}"))
+        }
+        Status::Stopping => Failure::new(ExitCode::Stopping, format!("{name} is being stopped (pid {pid})")),
+        _ => Failure::new(ExitCode::AlreadyRunning, format!("{name} is already running (pid {pid})")),
+    })
+}
+
+fn record_spawn(
+    node: &Node,
+    plan: &StartPlan,
+    handle: &EngineHandle,
+    cause: LaunchCause,
+) -> Result<(), Failure> {
+    let spec = &plan.spec;
+    let identity = &handle.identity;
+    let by_policy = cause == LaunchCause::Policy;
+    let now = UnixMillis::now();
+    let spawned = Spawned {
+        name: &spec.instance,
+        replica: spec.replica,
+        pid: identity.pid,
+        process_started_at: &identity.started_at.0,
+        exe: &identity.executable,
+        port: identity.port,
+        cmdline: &spec.args,
+        engine_version: spec.engine_version.as_deref(),
+        config_hash: &spec.config_hash,
+        reset_restarts: !by_policy,
+    };
+    node.store.record_spawned(&spawned, now)?;
+    let (event_type, verb) = if by_policy {
+        node.store.record_restarted(&spec.instance, spec.replica, now)?;
+        (EventType::Restarted, "restarted")
+    } else {
+        (EventType::InstanceStarted, "started")
+    };
+    node.store.append_event(
+        &NewEvent {
+            instance: Some(&spec.instance),
+            level: EventLevel::Info,
+            event_type,
+            message: format!("{verb} as pid {} on port {}", identity.pid, identity.port),
+            meta: Some(json!({"pid": identity.pid, "port": identity.port, "replica": spec.replica})),
+        },
+        now,
+    )?;
+    Ok(())
+}
+
+/// How a replica is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Termination {
+    /// Straight to the end, without grace.
+    pub force: bool,
+    /// The wish to remember, if this is one.
+    pub desired: Option<DesiredState>,
+}
+
+/// What a termination found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terminated {
+    Stopped,
+    /// There was no process.
+    NothingThere,
+}
+
+/// Ends the process tree of a replica. Somebody else's process is never touched: it only loses its place in
+/// our database.
+pub(crate) fn terminate(
+    node: &Node,
+    _lock: &InstanceLock,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    termination: Termination,
+) -> Result<Terminated, Failure> {
+    let name = &instance.config.name;
+    let now = UnixMillis::now();
+    if let Some(desired) = termination.desired {
+        remember_desired(node, instance, desired)?;
+    }
+    let row = node.store.runtime(name, replica)?;
+    let Actual::Ours(live) = observe(&node.home, row.as_ref(), name, replica) else {
+        return Ok(Terminated::NothingThere);
+    };
+    let health = row.as_ref().map_or(Health::Unknown, |row| row.health);
+    node.store.record_status(name, replica, Status::Stopping, health, None, now)?;
+    let target = StopTarget {
+        shim_pid: live.handoff.as_ref().map(|file| file.shim_pid),
+        identity: live.identity,
+        handoff: node.home.handoff(name, replica),
+        host: instance.config.server.host.clone(),
+    };
+    let plan = StopPlan { force: termination.force, ..StopPlan::default() };
+    if let Err(error) = engine_process::stop(&target, &plan) {
+        let failure = Failure::from(error);
+        node.store.record_status(
+            name,
+            replica,
+            Status::Running,
+            health,
+            Some(&failure.message),
+            UnixMillis::now(),
+        )?;
+        return Err(failure);
+    }
+    Ok(Terminated::Stopped)
+}
+
+/// Writes down what is wanted; makes the instance known to the database when it is not.
+pub(crate) fn remember_desired(
+    node: &Node,
+    instance: &LoadedInstance,
+    desired: DesiredState,
+) -> Result<(), Failure> {
+    let config = &instance.config;
+    let now = UnixMillis::now();
+    let initial = config.lifecycle.load.desired_default();
+    node.store.ensure_instance(
+        &config.name,
+        &config.instance_uid.to_string(),
+        &instance.path,
+        initial,
+        now,
+    )?;
+    node.store.set_desired(&config.name, desired, now)?;
+    Ok(())
+}
+
+/// Takes a living engine into care: writes it down if the database did not know it, and gives it a new shim if
+/// its own was killed. Returns the pid of the shim that watches it now.
+pub(crate) fn adopt(
+    node: &Node,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    live: &LiveEngine,
+) -> Result<u32, Failure> {
+    if !live.recorded {
+        record_adoption(node, instance, replica, live)?;
+    }
+    let plan = crate::plan::preview_start(node, instance, replica)?;
+    let spec = EngineSpec { port: live.identity.port, ..plan.spec };
+    let shim = engine_process::adopt(&node.shim_executable, &spec, &live.identity)?;
+    if live.handoff.as_ref().is_some_and(|file| file.shim_pid != shim) {
+        record_new_shim(node, &instance.config.name, live.identity.pid, shim)?;
+    }
+    Ok(shim)
+}
+
+fn record_new_shim(node: &Node, name: &InstanceName, pid: u32, shim: u32) -> Result<(), Failure> {
+    let event = NewEvent {
+        instance: Some(name),
+        level: EventLevel::Warning,
+        event_type: EventType::OrphanAdopted,
+        message: format!(
+            "the shim of pid {pid} was gone; a new one watches it, its exit code will be unknown"
+        ),
+        meta: Some(json!({"pid": pid, "shim_pid": shim, "exit_code_known": false})),
+    };
+    node.store.append_event(&event, UnixMillis::now())?;
+    Ok(())
+}
+
+fn record_adoption(
+    node: &Node,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    live: &LiveEngine,
+) -> Result<(), Failure> {
+    let config = &instance.config;
+    let now = UnixMillis::now();
+    let initial = config.lifecycle.load.desired_default();
+    node.store.ensure_instance(
+        &config.name,
+        &config.instance_uid.to_string(),
+        &instance.path,
+        initial,
+        now,
+    )?;
+    let handoff = live.handoff.as_ref();
+    let spawned = Spawned {
+        name: &config.name,
+        replica,
+        pid: live.identity.pid,
+        process_started_at: &live.identity.started_at.0,
+        exe: &live.identity.executable,
+        port: live.identity.port,
+        cmdline: &[],
+        engine_version: handoff.and_then(|file| file.engine_version.as_deref()),
+        config_hash: handoff.map_or("", |file| &file.config_hash),
+        reset_restarts: false,
+    };
+    node.store.record_spawned(&spawned, now)?;
+    node.store.append_event(
+        &NewEvent {
+            instance: Some(&config.name),
+            level: EventLevel::Warning,
+            event_type: EventType::OrphanAdopted,
+            message: format!("pid {} runs but was not written down; adopted", live.identity.pid),
+            meta: Some(json!({"pid": live.identity.pid, "port": live.identity.port})),
+        },
+        now,
+    )?;
+    Ok(())
+}

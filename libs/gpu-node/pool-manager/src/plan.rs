@@ -1,0 +1,135 @@
+//! Everything that a start needs, decided before anything is spawned.
+
+use std::path::PathBuf;
+
+use engine_process::EngineSpec;
+use instance_config::{Finding, InstanceConfig, LoadedInstance};
+use orch_core::{ByteCount, EngineProfile, ExitCode, Failure, InstanceName, ReplicaId};
+
+use crate::node::Node;
+
+/// Less free space than this for logs refuses a start.
+const LOG_SPACE_NEEDED: ByteCount = ByteCount::from_mib(100);
+
+/// A start that nothing stands in the way of.
+#[derive(Debug)]
+pub struct StartPlan {
+    pub spec: EngineSpec,
+    /// What the user should know, though it stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Checks what would stop a start, in the order in which a user would want to hear it: model, engine, port, disk.
+pub(crate) fn plan_start(
+    node: &Node,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+) -> Result<StartPlan, Failure> {
+    let config = &instance.config;
+    let model = instance_config::resolve_model_path(config, &instance.path, &node.home);
+    instance_config::check_model(&model)?;
+    let profile = node.engines.resolve(config)?;
+    let port = choose_port(config)?;
+    check_log_space(node)?;
+    assemble(node, config, replica, &profile, model, port)
+}
+
+/// The plan as `--dry-run` shows it: the port is not probed and the disk not looked at.
+pub fn preview_start(
+    node: &Node,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+) -> Result<StartPlan, Failure> {
+    let config = &instance.config;
+    let model = instance_config::resolve_model_path(config, &instance.path, &node.home);
+    let profile = node.engines.resolve(config)?;
+    assemble(node, config, replica, &profile, model, config.server.port)
+}
+
+fn assemble(
+    node: &Node,
+    config: &InstanceConfig,
+    replica: ReplicaId,
+    profile: &EngineProfile,
+    model: PathBuf,
+    port: u16,
+) -> Result<StartPlan, Failure> {
+    let home = &node.home;
+    let command = instance_config::engine_command(config, home, profile, &model, port);
+    refuse_rejected(&config.name, &command.rejected)?;
+    let parent = node.parent_environment.iter().cloned();
+    let env = instance_config::engine_environment(parent, config, &command.env_overrides);
+    let spec = EngineSpec {
+        instance: config.name.clone(),
+        replica,
+        executable: profile.executable.clone(),
+        args: command.args,
+        env,
+        working_dir: home.root().to_path_buf(),
+        host: config.server.host.clone(),
+        port,
+        api_key: instance_config::api_key(config, home),
+        engine_version: profile.version.clone(),
+        config_hash: instance_config::config_hash(config),
+        device_mask: command.device_mask,
+        model_path: model,
+        stdout_log: instance_config::log_path(&config.logs.stdout, config, home, replica),
+        stderr_log: instance_config::log_path(&config.logs.stderr, config, home, replica),
+        log_max_bytes: config.logs.max_bytes(),
+        log_rotation: config.logs.rotation,
+        log_retention_days: config.logs.retention_days,
+        handoff: home.handoff(&config.name, replica),
+        exit_record: home.exit_record(&config.name, replica),
+        engine_lock: home.engine_lock(&config.name, replica),
+    };
+    Ok(StartPlan { spec, warnings: command.warnings })
+}
+
+/// A flag that the engine is known to refuse would end it at once, again and again.
+fn refuse_rejected(name: &InstanceName, rejected: &[Finding]) -> Result<(), Failure> {
+    let Some(first) = rejected.first() else { return Ok(()) };
+    let field = first.field.as_deref().unwrap_or("args");
+    let failure = Failure::new(ExitCode::ConfigInvalid, format!("{name}: {field}: {}", first.message));
+    Err(match &first.suggestion {
+        Some(suggestion) => failure.hint(suggestion.clone()),
+        None => failure,
+    })
+}
+
+fn choose_port(config: &InstanceConfig) -> Result<u16, Failure> {
+    let host = &config.server.host;
+    if config.server.port == 0 {
+        return engine_process::pick_free(host).map_err(|error| {
+            Failure::new(ExitCode::PortUnavailable, format!("no free port on {host}: {error}"))
+        });
+    }
+    if engine_process::is_free(host, config.server.port) {
+        return Ok(config.server.port);
+    }
+    Err(port_taken(&config.name, config.server.port))
+}
+
+fn port_taken(name: &InstanceName, port: u16) -> Failure {
+    let holder = engine_process::holder_of(port);
+    let pid = holder.as_ref().and_then(|holder| holder.pid);
+    let program = holder.as_ref().and_then(|holder| holder.program.clone());
+    let who = match (pid, program) {
+        (Some(pid), Some(program)) => format!("held by {program} (pid {pid})"),
+        (Some(pid), None) => format!("held by pid {pid}"),
+        _ => "held by another process".to_owned(),
+    };
+    Failure::new(ExitCode::PortInUse, format!("port {port} of {name} is {who}")).hint(format!(
+        "stop that process, or choose another port: llama-orch config set {name} server.port=0"
+    ))
+}
+
+fn check_log_space(node: &Node) -> Result<(), Failure> {
+    match engine_process::free_space(node.home.root()) {
+        Some(free) if free < LOG_SPACE_NEEDED => Err(Failure::new(
+            ExitCode::StartFailed,
+            format!("only {free} are free for logs below {}", node.home.root().display()),
+        )
+        .hint("free some disk space; `llama-orch logs clean` removes old logs")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! Asking an engine how it is.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use engine_process::ToolCommand;
+use instance_config::{HealthCheck, HealthCheckType};
+use orch_core::ByteCount;
+use orch_runtime::{ProbeError, probe_get};
+
+use crate::lifecycle::ProbeOutcome;
+
+/// Everything that a probe of one engine needs.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    /// Host to connect to, never a wildcard.
+    pub host: String,
+    pub port: u16,
+    pub api_key: Option<String>,
+    pub check: HealthCheck,
+    pub home: PathBuf,
+}
+
+/// One probe's answer.
+#[derive(Clone, Debug)]
+pub struct ProbeReport {
+    pub outcome: ProbeOutcome,
+    pub response_time: Duration,
+}
+
+impl Prober {
+    /// Asks once. Never takes longer than the configured timeout (twice that when a fallback path is tried).
+    pub async fn probe(&self) -> ProbeReport {
+        let begun = Instant::now();
+        let outcome = match self.check.kind {
+            HealthCheckType::Http => self.probe_http().await,
+            HealthCheckType::Tcp => self.probe_tcp().await,
+            HealthCheckType::Custom => self.probe_script().await,
+        };
+        ProbeReport { outcome, response_time: begun.elapsed() }
+    }
+
+    async fn probe_http(&self) -> ProbeOutcome {
+        let first = self.get(&self.check.path).await;
+        let fallback_helps = matches!(&first, Ok((404, _)) | Err(ProbeError::Refused));
+        if fallback_helps && self.check.path != FALLBACK_PATH {
+            return self.judge(self.get(FALLBACK_PATH).await);
+        }
+        self.judge(first)
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String), ProbeError> {
+        let key = self.api_key.as_deref();
+        let answer = probe_get(&self.host, self.port, path, key, self.check.timeout).await?;
+        Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+
+    fn judge(&self, answer: Result<(u16, String), ProbeError>) -> ProbeOutcome {
+        match answer {
+            Ok((status, body)) if self.check.expected_status.contains(&status) => self.judge_body(&body),
+            Ok((503, _)) | Err(ProbeError::Refused) => ProbeOutcome::Loading { progressed: false },
+            Ok((status, _)) => ProbeOutcome::Failed { reason: format!("HTTP {status}") },
+            Err(error) => ProbeOutcome::Failed { reason: error.to_string() },
+        }
+    }
+
+    fn judge_body(&self, body: &str) -> ProbeOutcome {
+        match &self.check.expected_body {
+            Some(wanted) if !body.contains(wanted.as_str()) => {
+                ProbeOutcome::Failed { reason: format!("the answer does not contain {wanted:?}") }
+            }
+            _ => ProbeOutcome::Healthy,
+        }
+    }
+
+    async fn probe_tcp(&self) -> ProbeOutcome {
+        let connect = tokio::net::TcpStream::connect((self.host.as_str(), self.port));
+        match tokio::time::timeout(self.check.timeout, connect).await {
+            Ok(Ok(_)) => ProbeOutcome::Healthy,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                ProbeOutcome::Loading { progressed: false }
+            }
+            Ok(Err(error)) => ProbeOutcome::Failed { reason: error.to_string() },
+            Err(_) => ProbeOutcome::Failed { reason: "connecting timed out".to_owned() },
+        }
+    }
+
+    async fn probe_script(&self) -> ProbeOutcome {
+        let Some(script) = &self.check.custom_script else {
+            return ProbeOutcome::Failed { reason: "no healthcheck.custom_script is set".to_owned() };
+        };
+        let script = script.replace("{host}", &self.host).replace("{port}", &self.port.to_string());
+        let command = shell(&script, &self.home);
+        let limit = self.check.timeout;
+        let run = move || engine_process::run_tool(&command, limit, &mut |_| {});
+        match tokio::task::spawn_blocking(run).await {
+            Ok(Ok(output)) if output.status.success() => ProbeOutcome::Healthy,
+            Ok(Ok(output)) => {
+                ProbeOutcome::Failed { reason: format!("the script ended with {}", output.status) }
+            }
+            Ok(Err(error)) => ProbeOutcome::Failed { reason: error.to_string() },
+            Err(error) => ProbeOutcome::Failed { reason: error.to_string() },
+        }
+    }
+}
+
+/// The script as the system's shell runs it, in the home.
+fn shell(script: &str, home: &Path) -> ToolCommand {
+    let (program, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    ToolCommand {
+        program: program.into(),
+        args: vec![flag.into(), script.into()],
+        env: Vec::new(),
+        clear_env: false,
+        cwd: Some(home.to_path_buf()),
+    }
+}
+
+const FALLBACK_PATH: &str = "/v1/health";
+
+/// Signs of life of a loading engine: as long as one of them grows, it has not stalled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LoadProgress {
+    stderr_bytes: u64,
+    memory: ByteCount,
+    bytes_read: u64,
+}
+
+impl LoadProgress {
+    /// Looks now.
+    pub(crate) fn look(pid: u32, stderr_log: &Path) -> Self {
+        Self {
+            stderr_bytes: std::fs::metadata(stderr_log).map_or(0, |file| file.len()),
+            memory: engine_process::rss_bytes(pid).unwrap_or_default(),
+            bytes_read: engine_process::bytes_read(pid).unwrap_or_default(),
+        }
+    }
+
+    /// Whether anything grew between two looks. A rotated log file that shrank counts: it was written to.
+    pub(crate) fn grew_since(self, earlier: Self) -> bool {
+        self.stderr_bytes != earlier.stderr_bytes
+            || self.memory > earlier.memory
+            || self.bytes_read > earlier.bytes_read
+    }
+}

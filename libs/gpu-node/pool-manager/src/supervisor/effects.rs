@@ -1,0 +1,101 @@
+//! Carrying out what the state machine decided.
+
+use std::sync::Arc;
+
+use orch_core::{DesiredState, ExitCode, Failure};
+
+use super::{Goal, Job, JobDone, Supervisor, joined};
+use crate::engine::Examination;
+use crate::lifecycle::{Effect, Outcome};
+use crate::operate::{self, InstanceLock, LaunchCause, Termination};
+
+impl Supervisor {
+    pub(super) async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { by_policy, desired } => self.begin_launch(by_policy, desired),
+            Effect::Terminate { force, desired } => self.begin_termination(force, desired),
+            Effect::RecordDesired { desired } => {
+                let instance = self.instance.clone();
+                self.with_node(move |node| operate::remember_desired(node, &instance, desired)).await;
+            }
+            Effect::Probe => {
+                self.examination =
+                    self.engine.clone().map(|engine| -> Job<Examination> { Box::pin(engine.examine()) });
+            }
+            Effect::RecordReady => {
+                self.last_error = None;
+                self.record(|recorder| recorder.ready()).await;
+            }
+            // Written together with the probe's response time, and not more often than worth keeping.
+            Effect::RecordHealth { .. } => {}
+            Effect::RecordStopped => self.record(|recorder| recorder.stopped()).await,
+            Effect::RecordSick { reason } => {
+                self.last_error = Some(reason.clone());
+                self.record(move |recorder| recorder.sick(&reason)).await;
+            }
+            Effect::RecordRestartScheduled { attempt, delay } => {
+                self.record(move |recorder| recorder.restart_scheduled(attempt, delay)).await;
+            }
+            Effect::RecordGaveUp { reason } => self.record(move |recorder| recorder.gave_up(&reason)).await,
+            Effect::RecordStartFailed { failure } => {
+                self.record(move |recorder| recorder.start_failed(&failure)).await;
+            }
+            Effect::RecordStopFailed { failure } => {
+                self.record(move |recorder| recorder.stop_failed(&failure)).await;
+            }
+            Effect::Settle { outcome } => {
+                self.publish();
+                self.settle(&outcome);
+            }
+        }
+    }
+
+    fn begin_launch(&mut self, by_policy: bool, desired: DesiredState) {
+        if by_policy {
+            self.restarts += 1;
+        } else {
+            self.restarts = 0;
+        }
+        let cause = if by_policy { LaunchCause::Policy } else { LaunchCause::User { desired } };
+        let (node, instance, replica) = (Arc::clone(&self.node), self.instance.clone(), self.replica);
+        let work = self.tasks.spawn_blocking("launch", move || {
+            let operation = if by_policy { "restart by policy" } else { "up" };
+            let lock = InstanceLock::acquire(&node, &instance.config.name, operation)?;
+            operate::launch(&node, &lock, &instance, replica, cause).map(Box::new)
+        });
+        self.job = Some(Box::pin(async move { JobDone::Launched(joined(work.await)) }));
+    }
+
+    fn begin_termination(&mut self, force: bool, desired: Option<DesiredState>) {
+        let (node, board) = (Arc::clone(&self.node), Arc::clone(&self.board));
+        let (instance, replica, drain) =
+            (self.instance.clone(), self.replica, std::mem::take(&mut self.drain));
+        let tasks = self.tasks.clone();
+        self.examination = None;
+        self.job = Some(Box::pin(async move {
+            board.traffic().drain(&instance.config.name, replica, drain).await;
+            let work = tasks.spawn_blocking("terminate", move || {
+                let lock = InstanceLock::acquire(&node, &instance.config.name, "down")?;
+                operate::terminate(&node, &lock, &instance, replica, Termination { force, desired })
+                    .map(|_| ())
+            });
+            JobDone::Terminated(joined(work.await))
+        }));
+    }
+
+    fn settle(&mut self, outcome: &Outcome) {
+        for (goal, answer) in std::mem::take(&mut self.waiting) {
+            let result = match (&goal, outcome) {
+                (_, Outcome::Failed(failure)) => Err(failure.clone()),
+                (Goal::Ready, Outcome::Ready) | (Goal::Stopped, Outcome::Stopped) => Ok(()),
+                (Goal::Ready, Outcome::Stopped) => {
+                    Err(Failure::new(ExitCode::StartFailed, format!("{} was stopped meanwhile", self.name())))
+                }
+                (Goal::Stopped, Outcome::Ready) => {
+                    Err(Failure::new(ExitCode::StopFailed, format!("{} was started meanwhile", self.name())))
+                }
+            };
+            let _ = answer.send(result);
+        }
+    }
+}

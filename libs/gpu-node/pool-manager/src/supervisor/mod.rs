@@ -1,0 +1,417 @@
+//! One loop for each replica: it owns the state machine, hears of everything that happens and carries out what
+//! the machine decides. Others hold a [`SupervisorHandle`].
+
+mod effects;
+mod takeover;
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine_process::{StartMark, wait_for_exit};
+use instance_config::{InstanceConfig, LoadedInstance};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
+use orch_runtime::Tasks;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::actual::{Actual, observe};
+use crate::board::Board;
+use crate::engine::{Engine, Examination, connect_host};
+use crate::lifecycle::{AfterStop, Event, Lifecycle, Phase, Policy, ProbeOutcome};
+use crate::node::Node;
+use crate::operate::Launched;
+use crate::record::Recorder;
+use crate::traffic::ReplicaSnapshot;
+
+/// An unchanged finding is written to the health history at most so often.
+const HEALTH_HISTORY_PACE: Duration = Duration::from_secs(10);
+
+/// How a wish is answered.
+pub(crate) type Answer = oneshot::Sender<Result<(), Failure>>;
+
+/// What can be asked of a supervisor.
+pub(crate) enum Command {
+    Up {
+        desired: DesiredState,
+        answer: Answer,
+    },
+    Down {
+        force: bool,
+        drain: Duration,
+        answer: Answer,
+    },
+    Restart {
+        desired: DesiredState,
+        force: bool,
+        drain: Duration,
+        answer: Answer,
+    },
+    /// The config file changed.
+    Config(Box<LoadedInstance>),
+    /// The database says that something else is wanted than this loop thinks.
+    Desired(DesiredState),
+}
+
+/// The way to a supervisor.
+#[derive(Clone)]
+pub(crate) struct SupervisorHandle {
+    inbox: mpsc::Sender<Command>,
+}
+
+impl SupervisorHandle {
+    /// Asks and waits for the answer.
+    pub(crate) async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<(), Failure> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Failure::new(ExitCode::DaemonUnreachable, "the daemon is shutting down");
+        self.inbox.send(command(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Tells without waiting; a supervisor that is gone needs no telling.
+    pub(crate) async fn tell(&self, command: Command) {
+        let _ = self.inbox.send(command).await;
+    }
+}
+
+enum Goal {
+    Ready,
+    Stopped,
+}
+
+/// A step under way.
+enum JobDone {
+    Launched(Result<Box<Launched>, Failure>),
+    Terminated(Result<(), Failure>),
+}
+
+type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the loop heard next.
+enum Heard {
+    Command(Command),
+    Job(JobDone),
+    Examined(Box<Examination>),
+    EngineGone,
+    ShimGone,
+    Tick,
+    Leave,
+}
+
+/// The owner of one replica.
+pub(crate) struct Supervisor {
+    node: Arc<Node>,
+    board: Arc<Board>,
+    tasks: Tasks,
+    instance: LoadedInstance,
+    replica: ReplicaId,
+    machine: Lifecycle,
+    engine: Option<Engine>,
+    restarts: u32,
+    last_error: Option<String>,
+    drain: Duration,
+    waiting: Vec<(Goal, Answer)>,
+    inbox: mpsc::Receiver<Command>,
+    job: Option<Job<JobDone>>,
+    examination: Option<Job<Examination>>,
+    engine_exit: Option<Job<()>>,
+    shim_exit: Option<Job<()>>,
+    last_history: Option<Instant>,
+    last_good_probe: UnixMillis,
+}
+
+impl Supervisor {
+    /// Starts the loop: looks at what is there, adopts what is ours, and reconciles it with what is wanted.
+    pub(crate) fn spawn(
+        node: Arc<Node>,
+        board: Arc<Board>,
+        tasks: &Tasks,
+        instance: LoadedInstance,
+    ) -> SupervisorHandle {
+        let (sender, inbox) = mpsc::channel(64);
+        let desired = instance.config.lifecycle.load.desired_default();
+        let machine = Lifecycle::new(Policy::of(&instance.config), desired, 0);
+        let supervisor = Self {
+            node,
+            board,
+            tasks: tasks.clone(),
+            instance,
+            replica: ReplicaId::FIRST,
+            machine,
+            engine: None,
+            restarts: 0,
+            last_error: None,
+            drain: Duration::ZERO,
+            waiting: Vec::new(),
+            inbox,
+            job: None,
+            examination: None,
+            engine_exit: None,
+            shim_exit: None,
+            last_history: None,
+            last_good_probe: UnixMillis::default(),
+        };
+        tasks.spawn("supervisor", supervisor.run());
+        SupervisorHandle { inbox: sender }
+    }
+
+    fn name(&self) -> &InstanceName {
+        &self.instance.config.name
+    }
+
+    async fn run(mut self) {
+        self.begin().await;
+        loop {
+            self.publish();
+            match self.hear().await {
+                Heard::Command(command) => self.command(command).await,
+                Heard::Job(done) => self.job_done(done).await,
+                Heard::Examined(examination) => self.examined(*examination).await,
+                Heard::EngineGone => self.engine_gone().await,
+                Heard::ShimGone => self.shim_gone().await,
+                Heard::Tick => self.step(Event::Tick).await,
+                Heard::Leave => break,
+            }
+        }
+        self.board.remove(self.name(), self.replica);
+    }
+
+    async fn hear(&mut self) -> Heard {
+        let token = self.tasks.token();
+        let tick = self.machine.next_tick();
+        tokio::select! {
+            biased;
+            () = token.cancelled() => Heard::Leave,
+            done = next(&mut self.job) => Heard::Job(done),
+            () = next(&mut self.engine_exit) => Heard::EngineGone,
+            () = next(&mut self.shim_exit) => Heard::ShimGone,
+            examination = next(&mut self.examination) => Heard::Examined(Box::new(examination)),
+            command = self.inbox.recv() => command.map_or(Heard::Leave, Heard::Command),
+            () = sleep_until(tick) => Heard::Tick,
+        }
+    }
+
+    fn care_for(&mut self, identity: engine_process::ProcessIdentity, shim_pid: Option<u32>) {
+        let home = &self.node.home;
+        let engine = Engine::new(home, &self.instance.config, self.replica, identity, shim_pid);
+        self.engine_exit = Some(exit_of((engine.identity.pid, engine.identity.started_at.clone())));
+        self.shim_exit = engine.shim.clone().map(exit_of);
+        self.engine = Some(engine);
+    }
+
+    fn forget_engine(&mut self) {
+        self.engine = None;
+        self.engine_exit = None;
+        self.shim_exit = None;
+        self.examination = None;
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Up { desired, answer } => self.command_up(desired, answer).await,
+            Command::Down { force, drain, answer } => self.command_down(force, drain, answer).await,
+            Command::Restart { desired, force, drain, answer } => {
+                self.drain = drain;
+                self.waiting.push((Goal::Ready, answer));
+                self.step(Event::Restart { desired, force }).await;
+            }
+            Command::Config(instance) => {
+                let policy = Box::new(Policy::of(&instance.config));
+                if let Some(engine) = &mut self.engine {
+                    engine.prober.check = instance.config.healthcheck.clone();
+                }
+                self.instance = *instance;
+                self.step(Event::PolicyChanged { policy }).await;
+            }
+            Command::Desired(desired) if desired == self.machine.desired => {}
+            Command::Desired(DesiredState::Stopped) => self.step(Event::Down { force: false }).await,
+            Command::Desired(desired) => self.step(Event::Up { desired }).await,
+        }
+    }
+
+    async fn command_up(&mut self, desired: DesiredState, answer: Answer) {
+        let name = self.name();
+        let refusal = match self.machine.phase {
+            Phase::Running { .. } => {
+                Some(Failure::new(ExitCode::AlreadyRunning, format!("{name} is already running")))
+            }
+            Phase::Launching | Phase::Loading { .. } => {
+                Some(Failure::new(ExitCode::Starting, format!("{name} is already starting")))
+            }
+            _ => None,
+        };
+        match refusal {
+            Some(failure) => {
+                let _ = answer.send(Err(failure));
+            }
+            None => self.waiting.push((Goal::Ready, answer)),
+        }
+        self.step(Event::Up { desired }).await;
+    }
+
+    async fn command_down(&mut self, force: bool, drain: Duration, answer: Answer) {
+        let resting = matches!(self.machine.phase, Phase::Stopped);
+        if resting && self.machine.desired == DesiredState::Stopped {
+            let failure = Failure::new(ExitCode::NotRunning, format!("{} is not running", self.name()));
+            let _ = answer.send(Err(failure));
+            return;
+        }
+        self.drain = if force { Duration::ZERO } else { drain };
+        self.waiting.push((Goal::Stopped, answer));
+        self.step(Event::Down { force }).await;
+    }
+
+    async fn job_done(&mut self, done: JobDone) {
+        match done {
+            JobDone::Launched(Ok(launched)) => {
+                for warning in &launched.plan.warnings {
+                    tracing::warn!(instance = %self.name(), "{warning}");
+                }
+                let handle = launched.handle;
+                self.care_for(handle.identity, Some(handle.shim_pid));
+                self.step(Event::Launched).await;
+            }
+            JobDone::Launched(Err(failure)) => self.launch_failed(failure).await,
+            JobDone::Terminated(result) => {
+                if result.is_ok() {
+                    self.forget_engine();
+                    if matches!(self.machine.phase, Phase::Stopping { then: AfterStop::Recover }) {
+                        self.record(|recorder| recorder.gone()).await;
+                    }
+                }
+                self.step(Event::Terminated { result }).await;
+            }
+        }
+    }
+
+    /// An engine that lives already, though this loop did not know of it, is taken over instead.
+    async fn launch_failed(&mut self, failure: Failure) {
+        if matches!(failure.exit, ExitCode::AlreadyRunning | ExitCode::Starting) {
+            let (name, replica) = (self.name().clone(), self.replica);
+            let actual = self
+                .with_node(move |node| {
+                    let row = node.store.runtime(&name, replica)?;
+                    Ok(observe(&node.home, row.as_ref(), &name, replica))
+                })
+                .await;
+            if let Some(Actual::Ours(live)) = actual {
+                return self.take_over(*live).await;
+            }
+        }
+        self.last_error = Some(failure.message.clone());
+        self.step(Event::LaunchFailed { failure }).await;
+    }
+
+    async fn examined(&mut self, examination: Examination) {
+        let Some(engine) = &mut self.engine else { return };
+        if examination.report.outcome == ProbeOutcome::Healthy {
+            self.last_good_probe = UnixMillis::now();
+        }
+        engine.progress = examination.progress;
+        engine.facts = examination.facts;
+        let from = self.machine.health;
+        let reason = match &examination.report.outcome {
+            ProbeOutcome::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        self.step(Event::Probed { outcome: examination.report.outcome }).await;
+        let to = self.machine.health;
+        let was_probed = matches!(self.machine.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        let due = self.last_history.is_none_or(|at| at.elapsed() >= HEALTH_HISTORY_PACE);
+        if was_probed && (from != to || reason.is_some() || due) {
+            self.last_history = Some(Instant::now());
+            let response = examination.report.response_time;
+            self.record(move |recorder| recorder.health(from, to, response, reason.as_deref())).await;
+        }
+    }
+
+    async fn step(&mut self, event: Event) {
+        let effects = self.machine.step(event, Instant::now(), fastrand::f64());
+        // Routing follows before anything else happens: nothing is sent to an engine that is about to stop.
+        self.publish();
+        for effect in effects {
+            self.carry_out(effect).await;
+        }
+    }
+
+    fn publish(&self) {
+        let config = &self.instance.config;
+        let facts = self.engine.as_ref().and_then(|engine| engine.facts);
+        self.board.update(ReplicaSnapshot {
+            instance: config.name.clone(),
+            replica: self.replica,
+            aliases: config.aliases.clone(),
+            status: self.machine.status(),
+            health: self.machine.health,
+            desired: self.machine.desired,
+            routable: self.engine.is_some() && self.machine.is_routable(),
+            host: connect_host(&config.server.host).to_owned(),
+            port: self.engine.as_ref().map_or(0, |engine| engine.identity.port),
+            api_key: instance_config::api_key(config, &self.node.home),
+            slots_total: facts.map_or(1, |facts| facts.slots_total),
+            context: facts.and_then(|facts| facts.context),
+            last_good_probe: self.last_good_probe,
+            created_at: created_at(config),
+            restarts: self.restarts,
+            last_error: self.last_error.clone(),
+        });
+    }
+
+    /// Writes on a blocking thread and waits: the order of records is the order of events. A write that fails is
+    /// logged; supervision goes on without its memory.
+    async fn record<F>(&mut self, write: F)
+    where
+        F: FnOnce(&Recorder<'_>) -> Result<(), state_store::StoreError> + Send + 'static,
+    {
+        let (name, replica) = (self.name().clone(), self.replica);
+        self.with_node(move |node| Ok(write(&Recorder { store: &node.store, name: &name, replica })?)).await;
+    }
+
+    async fn with_node<T, F>(&mut self, work: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Node) -> Result<T, Failure> + Send + 'static,
+    {
+        let node = Arc::clone(&self.node);
+        match joined(self.tasks.spawn_blocking("state", move || work(&node)).await) {
+            Ok(value) => Some(value),
+            Err(failure) => {
+                tracing::error!(instance = %self.name(), %failure, "state could not be read or written");
+                None
+            }
+        }
+    }
+}
+
+fn created_at(config: &InstanceConfig) -> UnixMillis {
+    config.created_at.as_deref().and_then(UnixMillis::from_rfc3339).unwrap_or_default()
+}
+
+fn exit_of((pid, mark): (u32, StartMark)) -> Job<()> {
+    Box::pin(async move { wait_for_exit(pid, &mark).await })
+}
+
+/// The next result of a step that may or may not be under way.
+async fn next<T>(job: &mut Option<Job<T>>) -> T {
+    match job {
+        Some(work) => {
+            let done = work.await;
+            *job = None;
+            done
+        }
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+fn joined<T>(result: Result<Result<T, Failure>, tokio::task::JoinError>) -> Result<T, Failure> {
+    result.unwrap_or_else(|error| {
+        Err(Failure::new(ExitCode::General, format!("a step was cut short: {error}")))
+    })
+}

@@ -1,0 +1,126 @@
+//! Meeting reality: what is found at the start, and what happens when engine or shim are gone.
+
+use std::time::Duration;
+
+use orch_core::{DesiredState, Status};
+use state_store::RuntimeRow;
+
+use super::{Supervisor, exit_of};
+use crate::actual::{Actual, LiveEngine, observe};
+use crate::crash::CrashReport;
+use crate::lifecycle::{Event, Phase};
+use crate::operate;
+
+/// After an engine's end its shim cleans up and writes the exit record; nobody waits for it longer than this.
+const SHIM_FAREWELL: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// The reconciliation of desired and actual state when this loop takes over.
+    pub(super) async fn begin(&mut self) {
+        let name = self.name().clone();
+        let replica = self.replica;
+        let found = self
+            .with_node(move |node| {
+                let row = node.store.runtime(&name, replica)?;
+                let desired = node.store.desired(&name)?;
+                let actual = observe(&node.home, row.as_ref(), &name, replica);
+                Ok((row, desired, actual))
+            })
+            .await;
+        let Some((row, desired, actual)) = found else { return };
+        if let Some(desired) = desired {
+            self.machine.desired = desired;
+        }
+        if let Some(row) = &row {
+            self.machine.attempts = row.restart_attempts;
+            self.restarts = row.restarts;
+            self.last_error.clone_from(&row.last_error);
+        }
+        match actual {
+            Actual::Ours(live) => self.take_over(*live).await,
+            Actual::Foreign { reason } => {
+                self.record(move |recorder| recorder.pid_mismatch(&reason)).await;
+                self.found_nothing(row.as_ref()).await;
+            }
+            Actual::Gone => self.found_nothing(row.as_ref()).await,
+        }
+    }
+
+    /// A living engine of ours: adopted, or ended when it is not wanted.
+    pub(super) async fn take_over(&mut self, live: LiveEngine) {
+        let ready = live.handoff.is_some();
+        let identity = live.identity.clone();
+        let instance = self.instance.clone();
+        let replica = self.replica;
+        let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
+        self.care_for(identity, shim);
+        let unwanted = self.machine.desired == DesiredState::Stopped;
+        self.step(Event::Adopted { ready }).await;
+        if unwanted {
+            self.record(|recorder| recorder.reconciled("it ran though it should not; stopping it")).await;
+            self.step(Event::Down { force: false }).await;
+        }
+    }
+
+    async fn found_nothing(&mut self, row: Option<&RuntimeRow>) {
+        if self.machine.desired != DesiredState::Running {
+            return;
+        }
+        let Some(row) = row else {
+            return self.step(Event::Up { desired: DesiredState::Running }).await;
+        };
+        match (row.pid, row.status) {
+            (Some(pid), _) => {
+                let report = CrashReport::read(&self.node.home.exit_record(self.name(), self.replica), pid);
+                self.crashed(&report).await;
+                self.step(Event::FoundDead { reason: report.reason }).await;
+            }
+            (None, Status::Crashed) => self.machine.phase = Phase::GaveUp,
+            (None, Status::Error) => self.machine.phase = Phase::Failed,
+            (None, _) => self.step(Event::Up { desired: DesiredState::Running }).await,
+        }
+    }
+
+    /// The engine is gone. Its shim finishes first: it ends what is left of the tree, writes the exit record and
+    /// frees the engine's lock.
+    pub(super) async fn engine_gone(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        if let Some(shim) = self.shim_exit.take() {
+            let _ = tokio::time::timeout(SHIM_FAREWELL, shim).await;
+        }
+        self.forget_engine();
+        // While a stop is under way the stop reports.
+        if matches!(self.machine.phase, Phase::Stopping { .. }) {
+            return;
+        }
+        let record = self.node.home.exit_record(self.name(), self.replica);
+        let report = CrashReport::read(&record, engine.identity.pid);
+        self.crashed(&report).await;
+        self.step(Event::Exited { reason: report.reason }).await;
+    }
+
+    /// The row and the event of a crash, before anything is decided about it.
+    async fn crashed(&mut self, report: &CrashReport) {
+        self.last_error = Some(report.reason.clone());
+        let report = report.clone();
+        self.record(move |recorder| recorder.crash(&report)).await;
+    }
+
+    /// The shim was killed; its engine serves on and gets a new one.
+    pub(super) async fn shim_gone(&mut self) {
+        let Some(engine) = self.engine.clone() else { return };
+        // A shim that ends together with its engine is no news.
+        if engine.identity.check() != engine_process::Ownership::Ours
+            || matches!(self.machine.phase, Phase::Stopping { .. })
+        {
+            return;
+        }
+        let handoff = engine_process::Handoff::read(&self.node.home.handoff(self.name(), self.replica)).ok();
+        let live = LiveEngine { identity: engine.identity.clone(), handoff, recorded: true };
+        let (instance, replica) = (self.instance.clone(), self.replica);
+        let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
+        let Some(engine) = &mut self.engine else { return };
+        engine.watch(shim);
+        self.shim_exit = engine.shim.clone().map(exit_of);
+    }
+}

@@ -1,0 +1,303 @@
+//! What people and scripts see of instances: the rows of `ps` and the document of `describe`.
+//!
+//! Built from config, database and system without changing a byte of any.
+
+use std::path::PathBuf;
+
+use engine_process::{ExitRecord, LockHolder, Ownership};
+use instance_config::{BrokenInstance, Catalog, LoadedInstance};
+use orch_core::{
+    DesiredState, EngineProfile, Failure, Health, HomeLayout, InstanceName, ReplicaId, Status, UnixMillis,
+    redact_args, redact_env_value,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use state_store::{EventQuery, RuntimeRow, StateReader};
+
+use crate::actual::{Actual, observe, row_identity};
+
+/// Slots of a replica as the gateway sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    pub idle: u32,
+    pub busy: u32,
+}
+
+/// One row of `ps`; the names of the fields are a contract.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceView {
+    pub name: String,
+    pub replica_id: ReplicaId,
+    pub display_name: String,
+    pub uid: String,
+    pub pid: Option<u32>,
+    /// The port in use, or the configured one; 0 = chosen at the next start.
+    pub port: u16,
+    pub host: String,
+    pub backend: String,
+    /// The configured device; `None` = all, or the CPU.
+    pub device: Option<u32>,
+    pub model: String,
+    pub status: Status,
+    pub health: Health,
+    pub desired_state: DesiredState,
+    pub uptime_seconds: Option<u64>,
+    /// Automatic restarts since the last `up`.
+    pub restarts: u32,
+    /// RFC 3339; only while the restart policy waits.
+    pub next_restart_at: Option<String>,
+    /// Only the daemon knows.
+    pub slots: Option<Slots>,
+    pub engine_version: Option<String>,
+    pub node_id: String,
+    pub last_error: Option<String>,
+    pub last_exit_code: Option<i32>,
+    /// The config changed in a way that the running engine has not heard of.
+    pub restart_needed: bool,
+}
+
+/// Everything that views are made from.
+pub struct Viewer<'a> {
+    pub home: &'a HomeLayout,
+    /// `None` where the home has no database yet.
+    pub reader: Option<&'a StateReader>,
+    pub node_id: &'a str,
+    pub now: UnixMillis,
+    /// Slots of a replica, where somebody counts them.
+    pub slots: &'a dyn Fn(&InstanceName, ReplicaId) -> Option<Slots>,
+}
+
+impl Viewer<'_> {
+    /// A row for each instance of the catalog, in its order.
+    pub fn instances(&self, catalog: &Catalog) -> Result<Vec<InstanceView>, Failure> {
+        catalog.instances.iter().map(|instance| self.instance(instance)).collect()
+    }
+
+    /// The row of one instance.
+    pub fn instance(&self, instance: &LoadedInstance) -> Result<InstanceView, Failure> {
+        let config = &instance.config;
+        let replica = ReplicaId::FIRST;
+        let row = self.row(&config.name, replica)?;
+        let desired = self.desired(instance)?;
+        let actual = observe(self.home, row.as_ref(), &config.name, replica);
+        Ok(self.assemble(instance, row.as_ref(), desired, &actual))
+    }
+
+    fn row(&self, name: &InstanceName, replica: ReplicaId) -> Result<Option<RuntimeRow>, Failure> {
+        Ok(match self.reader {
+            Some(reader) => reader.runtime(name, replica)?,
+            None => None,
+        })
+    }
+
+    fn desired(&self, instance: &LoadedInstance) -> Result<DesiredState, Failure> {
+        let written = match self.reader {
+            Some(reader) => reader.desired(&instance.config.name)?,
+            None => None,
+        };
+        Ok(written.unwrap_or_else(|| instance.config.lifecycle.load.desired_default()))
+    }
+
+    fn assemble(
+        &self,
+        instance: &LoadedInstance,
+        row: Option<&RuntimeRow>,
+        desired: DesiredState,
+        actual: &Actual,
+    ) -> InstanceView {
+        let config = &instance.config;
+        let replica = ReplicaId::FIRST;
+        let identity = match actual {
+            Actual::Ours(live) => Some(&live.identity),
+            _ => None,
+        };
+        let (status, health) = seen_state(row, desired, identity.is_some());
+        let started = row.and_then(|row| row.started_at).filter(|_| identity.is_some());
+        let hash = row.and_then(|row| row.config_hash.as_deref()).filter(|hash| !hash.is_empty());
+        InstanceView {
+            name: config.name.to_string(),
+            replica_id: replica,
+            display_name: config.display_name.clone(),
+            uid: config.instance_uid.to_string(),
+            pid: identity.map(|identity| identity.pid),
+            port: identity.map_or(config.server.port, |identity| identity.port),
+            host: config.server.host.clone(),
+            backend: config.gpu.backend.label().to_owned(),
+            device: config.gpu.device_id.filter(|_| config.gpu.backend != instance_config::Backend::Cpu),
+            model: config.model.path.clone(),
+            status,
+            health,
+            desired_state: desired,
+            uptime_seconds: started.map(|started| self.now.since(started).as_secs()),
+            restarts: row.map_or(0, |row| row.restarts),
+            next_restart_at: row.and_then(|row| row.next_restart_at).map(UnixMillis::to_rfc3339),
+            slots: (self.slots)(&config.name, replica),
+            engine_version: row.and_then(|row| row.engine_version.clone()),
+            node_id: self.node_id.to_owned(),
+            last_error: row.and_then(|row| row.last_error.clone()),
+            last_exit_code: row.and_then(|row| row.last_exit_code),
+            restart_needed: identity.is_some()
+                && hash.is_some_and(|hash| hash != instance_config::config_hash(config)),
+        }
+    }
+
+    /// The document of `describe`. `profile` is what is known of the engine that would be used; an error is shown.
+    pub fn describe(
+        &self,
+        instance: &LoadedInstance,
+        profile: &Result<EngineProfile, Failure>,
+    ) -> Result<Value, Failure> {
+        let config = &instance.config;
+        let name = &config.name;
+        let replica = ReplicaId::FIRST;
+        let row = self.row(name, replica)?;
+        let view = self.instance(instance)?;
+        let (command, env) = self.effective_command(instance, profile, view.port);
+        let mut document = serde_json::to_value(&view).unwrap_or_else(|_| json!({}));
+        let extra = json!({
+            "config": config.shown(),
+            "effective_command": command,
+            "env": env,
+            "engine": match profile {
+                Ok(profile) => json!({"executable": profile.executable, "version": profile.version}),
+                Err(failure) => json!({"error": failure.message, "hint": failure.hint}),
+            },
+            "memory_fit": Value::Null,
+            "runtime": row,
+            "process": self.process(name, replica, row.as_ref()),
+            "last_exit": ExitRecord::read(&self.home.exit_record(name, replica)),
+            "locked_by": self.lock_holder(name),
+            "findings": instance.findings,
+            "events": self.recent_events(name)?,
+            "health_history": match self.reader {
+                Some(reader) => json!(reader.health_history(name, 10)?),
+                None => json!([]),
+            },
+            "paths": self.paths(instance, replica),
+        });
+        if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
+            document.extend(extra);
+        }
+        Ok(document)
+    }
+
+    fn effective_command(
+        &self,
+        instance: &LoadedInstance,
+        profile: &Result<EngineProfile, Failure>,
+        port: u16,
+    ) -> (Vec<String>, Value) {
+        let config = &instance.config;
+        let Ok(profile) = profile else { return (Vec::new(), json!({})) };
+        let model = instance_config::resolve_model_path(config, &instance.path, self.home);
+        let command = instance_config::engine_command(config, self.home, profile, &model, port);
+        let mut line = vec![profile.executable.display().to_string()];
+        line.extend(redact_args(&command.args));
+        let env: serde_json::Map<String, Value> = command
+            .env_overrides
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::from(redact_env_value(key, value))))
+            .collect();
+        (line, Value::Object(env))
+    }
+
+    fn process(&self, name: &InstanceName, replica: ReplicaId, row: Option<&RuntimeRow>) -> Value {
+        let Actual::Ours(live) = observe(self.home, row, name, replica) else {
+            return match row.and_then(row_identity).map(|identity| (identity.pid, identity.check())) {
+                Some((pid, Ownership::Foreign { reason } | Ownership::Denied { reason })) => {
+                    json!({"ours": false, "pid": pid, "reason": reason})
+                }
+                Some((pid, _)) => json!({"ours": false, "reason": format!("pid {pid} is gone")}),
+                None => json!({"ours": false, "reason": "no process"}),
+            };
+        };
+        let shim = live.handoff.as_ref().map(|file| file.shim_pid);
+        // Until the handoff file is there, the shim that started the engine is with it.
+        let exit_code_known = shim.is_none() || engine_process::parent_pid(live.identity.pid) == shim;
+        json!({
+            "ours": true,
+            "pid": live.identity.pid,
+            "started_at": live.identity.started_at,
+            "executable": live.identity.executable,
+            "port": live.identity.port,
+            "shim_pid": shim,
+            "exit_code_known": exit_code_known,
+            "reason": if exit_code_known {
+                "pid, start time, executable and port agree"
+            } else {
+                "pid, start time, executable and port agree; its first shim was killed, so its exit code will be unknown"
+            },
+            "rss_bytes": engine_process::rss_bytes(live.identity.pid),
+        })
+    }
+
+    fn lock_holder(&self, name: &InstanceName) -> Option<LockHolder> {
+        engine_process::holder(&self.home.instance_lock(name))
+    }
+
+    fn recent_events(&self, name: &InstanceName) -> Result<Value, Failure> {
+        let Some(reader) = self.reader else { return Ok(json!([])) };
+        let query = EventQuery { instance: Some(name.clone()), limit: 10, ..EventQuery::default() };
+        let events = reader.events(&query)?;
+        Ok(events.iter().map(event_json).collect())
+    }
+
+    fn paths(&self, instance: &LoadedInstance, replica: ReplicaId) -> Value {
+        let config = &instance.config;
+        let log =
+            |template: &str| -> PathBuf { instance_config::log_path(template, config, self.home, replica) };
+        json!({
+            "home": self.home.root(),
+            "config": instance.path,
+            "model": instance_config::resolve_model_path(config, &instance.path, self.home),
+            "stdout": log(&config.logs.stdout),
+            "stderr": log(&config.logs.stderr),
+            "handoff": self.home.handoff(&config.name, replica),
+            "exit_record": self.home.exit_record(&config.name, replica),
+        })
+    }
+}
+
+/// An event as `events --json` prints it.
+pub fn event_json(event: &state_store::EventRow) -> Value {
+    json!({
+        "id": event.id,
+        "ts": event.ts.to_rfc3339(),
+        "instance": event.instance,
+        "level": event.level,
+        "event_type": event.event_type,
+        "message": event.message,
+        "meta": event.meta,
+    })
+}
+
+/// A config that cannot be used, as one line.
+pub fn broken_line(broken: &BrokenInstance) -> String {
+    let first = broken.findings.first();
+    let what = first.map_or("cannot be read", |finding| finding.message.as_str());
+    let field = first.and_then(|finding| finding.field.as_deref());
+    let field = field.map_or(String::new(), |field| format!("{field}: "));
+    format!("{}: {field}{what} ({})", broken.name, broken.path.display())
+}
+
+/// What a row means when nobody keeps it up to date: a process that is gone has crashed or was stopped, whatever
+/// the row says.
+fn seen_state(row: Option<&RuntimeRow>, desired: DesiredState, alive: bool) -> (Status, Health) {
+    let Some(row) = row else {
+        return if alive { (Status::Running, Health::Unknown) } else { (Status::Stopped, Health::Unknown) };
+    };
+    if alive {
+        let status = if row.status.has_process() { row.status } else { Status::Running };
+        return (status, row.health);
+    }
+    let status = match row.status {
+        // The restart policy waits: no process is expected.
+        Status::Starting if row.next_restart_at.is_some() => Status::Starting,
+        Status::Starting | Status::Running | Status::Stopping if desired == DesiredState::Stopped => {
+            Status::Stopped
+        }
+        Status::Starting | Status::Running | Status::Stopping => Status::Crashed,
+        other => other,
+    };
+    (status, Health::Unknown)
+}
