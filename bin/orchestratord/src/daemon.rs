@@ -12,6 +12,7 @@ use pool_managerd::{Door, HomeDaemon, compose};
 use tokio::net::TcpListener;
 
 use crate::front::Front;
+use crate::metrics;
 use crate::routing::GatewayTraffic;
 
 /// What the daemon is told when it starts.
@@ -48,16 +49,16 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let address = listener.local_addr().map_err(|error| cannot_start(&error))?;
 
     let table = TableHandle::default();
-    let gateway = Arc::new(Gateway::new(table.clone(), gateway_limits(&settings), &tasks));
     let node_id = compose::node_id(&settings);
-    let traffic = GatewayTraffic { gateway: Arc::clone(&gateway), table, node_id: node_id.clone() };
-    let supervision = tasks.child();
-    let manager = PoolManager::start(Arc::clone(&node), Arc::new(traffic), &supervision).await?;
+    let traffic = GatewayTraffic { table: table.clone(), node_id: node_id.clone() };
+    let manager = PoolManager::start(Arc::clone(&node), Arc::new(traffic), &tasks.child()).await?;
+    let registry = metrics::registry(manager.clone());
+    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), registry);
 
     let state = ApiState {
         node: Arc::clone(&node),
         manager,
-        slots: slot_counter(&gateway, &node_id),
+        slots: slot_counter(table, &node_id),
         operations: Arc::new(Operations::new(&tasks)),
         node_id: node_id.into(),
         address,
@@ -82,11 +83,11 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
 }
 
 /// Slots in use, as the gateway counts them.
-fn slot_counter(gateway: &Arc<Gateway>, node_id: &str) -> SlotCounter {
-    let (gateway, node_id) = (Arc::clone(gateway), node_id.to_owned());
+fn slot_counter(table: TableHandle, node_id: &str) -> SlotCounter {
+    let node_id = node_id.to_owned();
     Arc::new(move |instance, replica| {
         let key = ReplicaKey { node_id: node_id.clone(), pool_id: instance.to_string(), replica_id: replica };
-        Some(u32::try_from(gateway.busy_slots(&key)).unwrap_or(u32::MAX))
+        Some(u32::try_from(table.busy_slots(&key)).unwrap_or(u32::MAX))
     })
 }
 

@@ -21,18 +21,18 @@ type FrontBody = Either<GatewayBody, axum::body::Body>;
 
 /// Decides who may come in, and to which room.
 #[derive(Clone)]
-pub struct Front {
+pub(crate) struct Front {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    gateway: Arc<Gateway>,
+    gateway: Gateway,
     api: Router,
     door: Door,
 }
 
 impl Front {
-    pub fn new(gateway: Arc<Gateway>, api: Router, door: Door) -> Self {
+    pub(crate) fn new(gateway: Gateway, api: Router, door: Door) -> Self {
         Self { inner: Arc::new(Inner { gateway, api, door }) }
     }
 }

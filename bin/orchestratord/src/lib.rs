@@ -8,6 +8,7 @@
 pub mod client;
 pub mod daemon;
 mod front;
+mod metrics;
 mod routing;
 
 pub use pool_managerd::{compose, daemon_file};

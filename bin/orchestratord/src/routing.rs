@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{Gateway, Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
+use gateway::{Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
 use orch_core::{InstanceName, ReplicaId};
 use pool_manager::{BoxFuture, ReplicaSnapshot, Traffic};
 
 /// The gateway as the pool manager sees it.
-pub struct GatewayTraffic {
-    pub gateway: Arc<Gateway>,
+pub(crate) struct GatewayTraffic {
     pub table: TableHandle,
     pub node_id: String,
 }
@@ -58,7 +56,7 @@ impl Traffic for GatewayTraffic {
         deadline: Duration,
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let _ = self.gateway.drain(&self.key(instance, replica), deadline).await;
+            let _ = self.table.drain(&self.key(instance, replica), deadline).await;
         })
     }
 }

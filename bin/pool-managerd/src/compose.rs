@@ -59,6 +59,14 @@ impl EngineResolver for HomeEngines {
     fn resolve(&self, config: &InstanceConfig) -> Result<EngineProfile, Failure> {
         engine_profile(&self.home, config, Memory::Keep)
     }
+
+    fn profile(&self, executable: &Path) -> Result<EngineProfile, Failure> {
+        let profile = engine_provisioner::probe_and_remember(&self.home, executable, &Tools)?;
+        let registry = engine_provisioner::Registry::load(&self.home)?;
+        let installed = registry.list().into_iter().find(|engine| engine.executable == executable);
+        let recorded = installed.map(|engine| engine.version);
+        Ok(EngineProfile { version: recorded.or(profile.version), ..profile })
+    }
 }
 
 /// Whether a probe's result may be written down: reading commands change no byte of the home.

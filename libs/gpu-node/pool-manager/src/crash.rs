@@ -34,7 +34,7 @@ impl CrashReport {
             (None, None) => "is gone; its exit code is unknown".to_owned(),
         };
         let memory = if record.out_of_memory { ", out of memory" } else { "" };
-        let words = last_words(&record.last_stderr).map_or(String::new(), |line| format!(": {line}"));
+        let words = last_words(record).map_or(String::new(), |line| format!(": {line}"));
         Self {
             reason: format!("pid {} {how}{memory}{words}", record.pid),
             exit_code: record.code.or(record.signal.map(|signal| 128 + signal)),
@@ -43,14 +43,17 @@ impl CrashReport {
     }
 }
 
-/// The line of the engine's stderr that most likely says why: the last one that speaks of an error, else the last.
-fn last_words(lines: &[String]) -> Option<String> {
+/// The line of the engine's stderr that most likely says why: the last one that speaks of an error. An engine that
+/// ended itself is quoted in any case; one that was killed had no last words.
+fn last_words(record: &ExitRecord) -> Option<String> {
     const NEEDLES: [&str; 5] = ["error", "failed", "couldn't", "unable", "invalid"];
     let speaks = |line: &&String| {
         let lower = line.to_ascii_lowercase();
         NEEDLES.iter().any(|needle| lower.contains(needle))
     };
-    let line = lines.iter().rev().find(speaks).or_else(|| lines.last())?;
+    let lines = &record.last_stderr;
+    let last = lines.last().filter(|_| record.code.is_some_and(|code| code != 0));
+    let line = lines.iter().rev().find(speaks).or(last)?;
     Some(line.trim().chars().take(300).collect())
 }
 
@@ -83,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_signal_reads_as_a_shell_would_say_it() {
-        let report = CrashReport::from_record(&record(None, Some(9), &[]));
+        let report = CrashReport::from_record(&record(None, Some(9), &["slot release: stop processing"]));
         assert_eq!((report.reason.as_str(), report.exit_code), ("pid 7 was killed by signal 9", Some(137)));
     }
 }

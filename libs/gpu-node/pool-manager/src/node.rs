@@ -1,6 +1,6 @@
 //! What the node plane works with: one home, its state, and the ports to what it does not own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use instance_config::InstanceConfig;
@@ -12,6 +12,9 @@ use state_store::StateStore;
 pub trait EngineResolver: Send + Sync {
     /// The executable for this config and what is known of it. Fails with 50 or 51.
     fn resolve(&self, config: &InstanceConfig) -> Result<EngineProfile, Failure>;
+
+    /// What is known of this executable. Fails with 50 when it is gone.
+    fn profile(&self, executable: &Path) -> Result<EngineProfile, Failure>;
 }
 
 /// One machine's home, opened for work.

@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use engine_process::{EngineHandle, EngineSpec, LockGuard, StopPlan, StopTarget};
+use engine_process::{EngineHandle, LockGuard, StopPlan, StopTarget};
 use instance_config::LoadedInstance;
 use orch_core::{
     DesiredState, EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status,
     UnixMillis,
 };
 use serde_json::json;
-use state_store::{NewEvent, Spawned};
+use state_store::{NewEvent, RuntimeRow, Spawned};
 
 use crate::actual::{Actual, LiveEngine, observe};
 use crate::node::Node;
-use crate::plan::{StartPlan, plan_start};
+use crate::plan::{EngineChoice, StartPlan, plan_start, watching_spec};
 
 /// How long a step waits for somebody else's step on the same instance.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -60,8 +60,14 @@ pub(crate) fn launch(
     cause: LaunchCause,
 ) -> Result<Launched, Failure> {
     let config = &instance.config;
-    refuse_second(node, &config.name, replica)?;
-    let plan = plan_start(node, instance, replica)?;
+    let row = node.store.runtime(&config.name, replica)?;
+    refuse_second(node, row.as_ref(), &config.name, replica)?;
+    let recorded = row.as_ref().and_then(|row| row.exe.as_deref());
+    let engine = match (cause, recorded) {
+        (LaunchCause::Policy, Some(executable)) => EngineChoice::Recorded(executable),
+        _ => EngineChoice::Configured,
+    };
+    let plan = plan_start(node, instance, replica, engine)?;
     let now = UnixMillis::now();
     let initial = config.lifecycle.load.desired_default();
     node.store.ensure_instance(
@@ -79,9 +85,13 @@ pub(crate) fn launch(
     Ok(Launched { handle, plan })
 }
 
-fn refuse_second(node: &Node, name: &InstanceName, replica: ReplicaId) -> Result<(), Failure> {
-    let row = node.store.runtime(name, replica)?;
-    let Actual::Ours(live) = observe(&node.home, row.as_ref(), name, replica) else { return Ok(()) };
+fn refuse_second(
+    node: &Node,
+    row: Option<&RuntimeRow>,
+    name: &InstanceName,
+    replica: ReplicaId,
+) -> Result<(), Failure> {
+    let Actual::Ours(live) = observe(&node.home, row, name, replica) else { return Ok(()) };
     let status = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
     let pid = live.identity.pid;
     Err(match status {
@@ -226,8 +236,7 @@ pub(crate) fn adopt(
     if !live.recorded {
         record_adoption(node, instance, replica, live)?;
     }
-    let plan = crate::plan::preview_start(node, instance, replica)?;
-    let spec = EngineSpec { port: live.identity.port, ..plan.spec };
+    let spec = watching_spec(node, instance, replica, live.identity.executable.clone(), live.identity.port);
     let shim = engine_process::adopt(&node.shim_executable, &spec, &live.identity)?;
     if live.handoff.as_ref().is_some_and(|file| file.shim_pid != shim) {
         record_new_shim(node, &instance.config.name, live.identity.pid, shim)?;

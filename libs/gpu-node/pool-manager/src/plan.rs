@@ -1,6 +1,6 @@
 //! Everything that a start needs, decided before anything is spawned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine_process::EngineSpec;
 use instance_config::{Finding, InstanceConfig, LoadedInstance};
@@ -19,19 +19,32 @@ pub struct StartPlan {
     pub warnings: Vec<String>,
 }
 
+/// Which engine a start uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EngineChoice<'a> {
+    /// The one that the config asks for now.
+    Configured,
+    /// The one that was chosen at the last `up`: an automatic restart changes nothing.
+    Recorded(&'a Path),
+}
+
 /// Checks what would stop a start, in the order in which a user would want to hear it: model, engine, port, disk.
 pub(crate) fn plan_start(
     node: &Node,
     instance: &LoadedInstance,
     replica: ReplicaId,
+    engine: EngineChoice<'_>,
 ) -> Result<StartPlan, Failure> {
     let config = &instance.config;
-    let model = instance_config::resolve_model_path(config, &instance.path, &node.home);
+    let model = model_of(node, instance);
     instance_config::check_model(&model)?;
-    let profile = node.engines.resolve(config)?;
+    let profile = match engine {
+        EngineChoice::Configured => node.engines.resolve(config)?,
+        EngineChoice::Recorded(executable) => node.engines.profile(executable)?,
+    };
     let port = choose_port(config)?;
     check_log_space(node)?;
-    assemble(node, config, replica, &profile, model, port)
+    assemble(node, instance, replica, &profile, port)
 }
 
 /// The plan as `--dry-run` shows it: the port is not probed and the disk not looked at.
@@ -40,39 +53,60 @@ pub fn preview_start(
     instance: &LoadedInstance,
     replica: ReplicaId,
 ) -> Result<StartPlan, Failure> {
-    let config = &instance.config;
-    let model = instance_config::resolve_model_path(config, &instance.path, &node.home);
-    let profile = node.engines.resolve(config)?;
-    assemble(node, config, replica, &profile, model, config.server.port)
+    let profile = node.engines.resolve(&instance.config)?;
+    assemble(node, instance, replica, &profile, instance.config.server.port)
+}
+
+fn model_of(node: &Node, instance: &LoadedInstance) -> PathBuf {
+    instance_config::resolve_model_path(&instance.config, &instance.path, &node.home)
 }
 
 fn assemble(
     node: &Node,
-    config: &InstanceConfig,
+    instance: &LoadedInstance,
     replica: ReplicaId,
     profile: &EngineProfile,
-    model: PathBuf,
     port: u16,
 ) -> Result<StartPlan, Failure> {
-    let home = &node.home;
-    let command = instance_config::engine_command(config, home, profile, &model, port);
+    let config = &instance.config;
+    let model = model_of(node, instance);
+    let command = instance_config::engine_command(config, &node.home, profile, &model, port);
     refuse_rejected(&config.name, &command.rejected)?;
     let parent = node.parent_environment.iter().cloned();
-    let env = instance_config::engine_environment(parent, config, &command.env_overrides);
     let spec = EngineSpec {
+        env: instance_config::engine_environment(parent, config, &command.env_overrides),
+        args: command.args,
+        engine_version: profile.version.clone(),
+        device_mask: command.device_mask,
+        ..watching_spec(node, instance, replica, profile.executable.clone(), port)
+    };
+    Ok(StartPlan { spec, warnings: command.warnings })
+}
+
+/// What a shim needs to watch an engine that runs already: everything but how to start it.
+pub(crate) fn watching_spec(
+    node: &Node,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    executable: PathBuf,
+    port: u16,
+) -> EngineSpec {
+    let config = &instance.config;
+    let home = &node.home;
+    EngineSpec {
         instance: config.name.clone(),
         replica,
-        executable: profile.executable.clone(),
-        args: command.args,
-        env,
+        executable,
+        args: Vec::new(),
+        env: Vec::new(),
         working_dir: home.root().to_path_buf(),
         host: config.server.host.clone(),
         port,
         api_key: instance_config::api_key(config, home),
-        engine_version: profile.version.clone(),
+        engine_version: None,
         config_hash: instance_config::config_hash(config),
-        device_mask: command.device_mask,
-        model_path: model,
+        device_mask: None,
+        model_path: model_of(node, instance),
         stdout_log: instance_config::log_path(&config.logs.stdout, config, home, replica),
         stderr_log: instance_config::log_path(&config.logs.stderr, config, home, replica),
         log_max_bytes: config.logs.max_bytes(),
@@ -81,8 +115,7 @@ fn assemble(
         handoff: home.handoff(&config.name, replica),
         exit_record: home.exit_record(&config.name, replica),
         engine_lock: home.engine_lock(&config.name, replica),
-    };
-    Ok(StartPlan { spec, warnings: command.warnings })
+    }
 }
 
 /// A flag that the engine is known to refuse would end it at once, again and again.

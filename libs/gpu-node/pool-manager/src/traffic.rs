@@ -33,6 +33,8 @@ pub struct ReplicaSnapshot {
     pub created_at: UnixMillis,
     /// Automatic restarts since the last `up`.
     pub restarts: u32,
+    /// Automatic restarts since this process began to look after it; only grows.
+    pub restarts_seen: u64,
     pub last_error: Option<String>,
 }
 

@@ -53,6 +53,7 @@ impl Supervisor {
     fn begin_launch(&mut self, by_policy: bool, desired: DesiredState) {
         if by_policy {
             self.restarts += 1;
+            self.restarts_seen += 1;
         } else {
             self.restarts = 0;
         }

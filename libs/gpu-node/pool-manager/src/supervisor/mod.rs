@@ -108,6 +108,7 @@ pub(crate) struct Supervisor {
     machine: Lifecycle,
     engine: Option<Engine>,
     restarts: u32,
+    restarts_seen: u64,
     last_error: Option<String>,
     drain: Duration,
     waiting: Vec<(Goal, Answer)>,
@@ -140,6 +141,7 @@ impl Supervisor {
             machine,
             engine: None,
             restarts: 0,
+            restarts_seen: 0,
             last_error: None,
             drain: Duration::ZERO,
             waiting: Vec::new(),
@@ -353,6 +355,7 @@ impl Supervisor {
             last_good_probe: self.last_good_probe,
             created_at: created_at(config),
             restarts: self.restarts,
+            restarts_seen: self.restarts_seen,
             last_error: self.last_error.clone(),
         });
     }
