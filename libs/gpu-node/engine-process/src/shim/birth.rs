@@ -102,14 +102,35 @@ pub(super) fn enter(folder: &Path) {
 /// Between fork and exec of the engine: it gets default dispositions, whatever its ancestors ignored, and keeps
 /// the one descriptor it is meant to inherit.
 pub(super) fn prepare_engine(lock: i32) -> io::Result<()> {
-    for number in Signal::iterator() {
-        // SAFETY: setting the default disposition is async-signal-safe; the two signals that cannot be set
-        // refuse, which does no harm.
-        let _ = unsafe { signal(number, SigHandler::SigDfl) };
-    }
+    restore_dispositions();
     // SAFETY: plain integers; the descriptor is open because its owner outlives the fork.
     if unsafe { libc::fcntl(lock, libc::F_SETFD, 0) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// By system call, because the C library hides two signals of its own, which an ancestor may have ignored too.
+#[cfg(target_os = "linux")]
+fn restore_dispositions() {
+    const HIGHEST: libc::c_long = 64;
+    const MASK_BYTES: usize = 8;
+    /// At least as large as the kernel's structure on any processor; all zero means the default.
+    const DEFAULT: [u64; 8] = [0; 8];
+    for number in 1..=HIGHEST {
+        // SAFETY: the kernel reads the structure and writes none; it refuses the two signals that cannot be set,
+        // which does no harm.
+        unsafe {
+            let previous = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), previous, MASK_BYTES);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn restore_dispositions() {
+    for number in Signal::iterator() {
+        // SAFETY: setting the default disposition is async-signal-safe.
+        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    }
 }

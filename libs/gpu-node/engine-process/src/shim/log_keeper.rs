@@ -16,7 +16,7 @@ use crate::logs::index::IndexEntry;
 use crate::logs::index_path;
 use crate::private_files;
 use crate::spec::EngineSpec;
-use crate::wait::pause;
+use crate::wait::{pause, wait_until};
 
 /// A silence shorter than this still counts as growing.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -24,6 +24,7 @@ const RETENTION_INTERVAL: Duration = Duration::from_hours(1);
 /// Tries to cut at a line end before half a line is accepted and blanked out.
 const CUT_TRIES: u32 = 20;
 const CUT_PAUSE: Duration = Duration::from_micros(200);
+const HEAD_PATIENCE: Duration = Duration::from_millis(5);
 /// Times a rotation waits for the writer to finish its line.
 const PATIENCE: u32 = 2;
 /// The longest half line that is looked for at the head of a file.
@@ -203,6 +204,13 @@ impl LogKeeper {
         self.waited = 0;
         let mut copied = rotation::copy(&self.path, &self.file, size, self.bounds);
         self.cut(&mut copied);
+        // The other half is most likely on its way.
+        wait_until(HEAD_PATIENCE, || {
+            if self.torn_head {
+                self.blank_head();
+            }
+            !self.torn_head
+        });
         rotation::publish(&self.path, copied.pieces(), self.bounds);
         self.restart_index();
         self.seen = 0;

@@ -59,7 +59,8 @@ pub(super) fn copy(live: &Path, file: &File, size: u64, bounds: Bounds) -> Copie
 /// Offsets at line ends between which the pieces lie: all of them at most `room`, and of about the same size.
 fn plan(file: &File, size: u64, room: u64, rotation: u32) -> Vec<u64> {
     let end = line_end_before(file, size);
-    let kept = end.min(room.saturating_mul(u64::from(rotation)));
+    let begin = blank_head(file).min(end);
+    let kept = (end - begin).min(room.saturating_mul(u64::from(rotation)));
     if kept == 0 {
         return Vec::new();
     }
@@ -67,7 +68,7 @@ fn plan(file: &File, size: u64, room: u64, rotation: u32) -> Vec<u64> {
     let planned = (room - room / 16).max(1);
     let count = kept.div_ceil(planned).min(u64::from(rotation)).max(1);
     let start = end - kept.min(planned * count);
-    let start = if start == 0 { 0 } else { line_end_before(file, start + room / 16).max(start) };
+    let start = if start == begin { begin } else { line_end_before(file, start + room / 16).max(start) };
     let step = (end - start).div_ceil(count);
     let mut cuts = vec![start];
     for number in 1..count {
@@ -80,6 +81,16 @@ fn plan(file: &File, size: u64, room: u64, rotation: u32) -> Vec<u64> {
         cuts.push(end);
     }
     cuts
+}
+
+/// The length of a first line of blanks, which an earlier cut left in the place of half a line.
+fn blank_head(file: &File) -> u64 {
+    let mut head = vec![0; BLOCK];
+    let count = file.read_at(&mut head, 0).unwrap_or(0);
+    match head[..count].iter().position(|&byte| byte != b' ') {
+        Some(end) if end > 0 && head[end] == b'\n' => end as u64 + 1,
+        _ => 0,
+    }
 }
 
 /// The offset behind the last line end before `offset`; `offset` itself where no line ends for long.
@@ -295,6 +306,13 @@ mod tests {
     #[test]
     fn half_a_line_at_the_end_is_not_copied() {
         let scene = Scene::new("whole\nhal");
+        scene.rotate(Bounds { max_bytes: 10_000, rotation: 1 });
+        assert_eq!(scene.rotated(1).unwrap(), "whole\n");
+    }
+
+    #[test]
+    fn blanks_that_stood_for_half_a_line_are_not_copied() {
+        let scene = Scene::new("    \nwhole\n");
         scene.rotate(Bounds { max_bytes: 10_000, rotation: 1 });
         assert_eq!(scene.rotated(1).unwrap(), "whole\n");
     }
