@@ -1,15 +1,13 @@
 //! What the pool manager knows, as metrics beside the gateway's own.
 
 use gateway::MetricsRegistry;
-use orch_core::Status;
 use pool_manager::{PoolManager, ReplicaSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 
-/// A registry that tells the state of every replica at each scrape.
+/// A registry that tells the restarts of every replica at each scrape.
 pub(crate) fn registry(manager: PoolManager) -> MetricsRegistry {
     let mut registry = MetricsRegistry::default();
     registry.register_collector(Box::new(Replicas { manager }));
@@ -28,31 +26,8 @@ impl std::fmt::Debug for Replicas {
 
 impl Collector for Replicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let replicas = self.manager.snapshots();
-        encode_states(&mut encoder, &replicas)?;
-        encode_restarts(&mut encoder, &replicas)
+        encode_restarts(&mut encoder, &self.manager.snapshots())
     }
-}
-
-/// One series for each replica and state; exactly one of a replica's is 1.
-fn encode_states(
-    encoder: &mut DescriptorEncoder<'_>,
-    replicas: &[ReplicaSnapshot],
-) -> Result<(), std::fmt::Error> {
-    let help = "whether a replica is in a state";
-    let mut metric = encoder.encode_descriptor("model_state", help, None, ConstGauge::<i64>::TYPE)?;
-    for replica in replicas {
-        for state in Status::ALL {
-            let labels = [
-                ("model_id", replica.instance.to_string()),
-                ("replica_id", replica.replica.to_string()),
-                ("state", state.label().to_owned()),
-            ];
-            let value = ConstGauge::new(i64::from(replica.status == *state));
-            value.encode(metric.encode_family(&labels)?)?;
-        }
-    }
-    Ok(())
 }
 
 fn encode_restarts(
