@@ -131,7 +131,7 @@ async fn exchange(
     limits: &Limits,
 ) -> Result<(http::response::Parts, Answer), Failed> {
     let mut was_reset = false;
-    if let Some(connection) = target.live.idle.take().await {
+    if let Some(connection) = target.live.idle.take() {
         let sent = Instant::now();
         match send(connection, target, request, flight).await {
             Ok(answer) => return Ok(answer),
@@ -140,7 +140,9 @@ async fn exchange(
         }
         target.live.idle.clear();
     }
-    let opened = tokio::time::timeout(limits.connect, Connection::open(target.replica.address)).await;
+    // Boxed: it is rare, and would make every request's future as large as itself.
+    let open = Box::pin(Connection::open(target.replica.address));
+    let opened = tokio::time::timeout(limits.connect, open).await;
     let Ok(Ok(connection)) = opened else {
         target.mark_refused();
         return Err(if was_reset { Failed::Reset } else { Failed::Refused });

@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -89,7 +87,8 @@ impl Gateway {
         let asked = asked(&path);
         let mut response = match asked {
             Asked::Engine { endpoint, path, instance } => {
-                self.pass_on(parts, body, endpoint, path, instance, request_id.clone()).await
+                // Boxed: the server keeps a place of the future's size for each connection.
+                Box::pin(self.pass_on(parts, body, endpoint, path, instance, request_id.clone())).await
             }
             own => self.answer(&own, Dialect::of_path(&path), &request_id),
         };
@@ -134,7 +133,7 @@ impl Gateway {
     /// The data plane: a request that an engine answers.
     async fn pass_on<B>(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         body: B,
         endpoint: Endpoint,
         path: &str,
@@ -148,11 +147,8 @@ impl Gateway {
         let takes_slot = endpoint.takes_slot && parts.method == http::Method::POST;
         let mut flight =
             Flight::new(Arc::clone(&self.inner.metrics), request_id, endpoint.dialect, takes_slot);
-        match self.dispatch(parts, body, path, instance, &mut flight).await {
-            Ok((dispatched, model)) => {
-                let path = path.to_owned();
-                self.stream(dispatched, flight, &path, &model).await
-            }
+        match self.dispatch(&mut parts, body, path, instance, &mut flight).await {
+            Ok((dispatched, model)) => self.stream(dispatched, flight, path, &model),
             Err(problem) => {
                 flight.refused(&problem);
                 respond::refuse(endpoint.dialect, &problem, &flight.request_id)
@@ -163,7 +159,7 @@ impl Gateway {
     /// Reads, routes and dispatches. Gives the answer's head and the name it was asked under.
     async fn dispatch<B>(
         &self,
-        parts: Parts,
+        parts: &mut Parts,
         body: B,
         path: &str,
         instance: Option<&str>,
@@ -184,9 +180,9 @@ impl Gateway {
         };
         let route = route::find_route(&snapshot, model.as_deref())?;
         let uri = engine_uri(&parts.uri, path)?;
-        let mut headers = parts.headers;
+        let mut headers = std::mem::take(&mut parts.headers);
         clean_request(&mut headers);
-        let outgoing = Outgoing { method: parts.method, uri, headers, body: body.clone(), ready_at };
+        let outgoing = Outgoing { method: parts.method.clone(), uri, headers, body: body.clone(), ready_at };
         let targets = route.targets();
         let dispatched = dispatch(&targets, route.node, &outgoing, flight, &self.inner.limits).await;
         let dispatched = dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))?;
@@ -195,7 +191,7 @@ impl Gateway {
     }
 
     /// Turns an engine's answer into ours.
-    async fn stream(
+    fn stream(
         &self,
         dispatched: Dispatched,
         flight: Flight,
@@ -211,8 +207,11 @@ impl Gateway {
             head.headers.remove(CONTENT_LENGTH);
         }
         let mut stream = StreamBody::new(answer, status, target, flight, events);
-        let is_empty = poll_fn(|cx| Poll::Ready(stream.end_if_empty(cx))).await;
-        let body = if is_empty { GatewayBody::whole(Bytes::new()) } else { GatewayBody::stream(stream) };
+        let body = if stream.end_if_empty() {
+            GatewayBody::whole(Bytes::new())
+        } else {
+            GatewayBody::stream(stream)
+        };
         Response::from_parts(head, body)
     }
 
@@ -262,6 +261,9 @@ fn asked(path: &str) -> Asked<'_> {
 
 /// Path and query as the engine gets them.
 fn engine_uri(uri: &Uri, path: &str) -> Result<Uri, Problem> {
+    if uri.authority().is_none() && uri.path() == path {
+        return Ok(uri.clone());
+    }
     let text = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,17 +41,18 @@ where
     };
     // Who asked first has sent nothing yet; reading now would only invite it to.
     if problem.code == ErrorCode::TooLarge && !headers.contains_key(EXPECT) {
-        let mut room = limits.body_bytes.saturating_mul(DISCARD_FACTOR);
-        let discard = async {
-            while let Some(Ok(frame)) = body.frame().await {
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                let Some(left) = room.checked_sub(length) else { return };
-                room = left;
-            }
-        };
-        let _ = tokio::time::timeout(DISCARD_LIMIT, discard).await;
+        let room = limits.body_bytes.saturating_mul(DISCARD_FACTOR);
+        let _ = tokio::time::timeout(DISCARD_LIMIT, Box::pin(discard(body, room))).await;
     }
     Err(problem)
+}
+
+async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, mut room: u64) {
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let Some(left) = room.checked_sub(length) else { return };
+        room = left;
+    }
 }
 
 /// The model that a request names: in its body, else in its query.

@@ -65,9 +65,9 @@ impl StreamBody {
     }
 
     /// Settles an answer that has no body. A server never asks such a body for anything.
-    pub(crate) fn end_if_empty(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn end_if_empty(&mut self) -> bool {
         let empty = matches!(&self.state, State::Passing(answer) if answer.body().is_end_stream());
-        empty && self.end(Bytes::new(), cx).is_none()
+        empty && self.end(Bytes::new()).is_none()
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -109,13 +109,13 @@ impl StreamBody {
                     let last = answer.body().is_end_stream();
                     let data = self.pass(data);
                     if last {
-                        return Poll::Ready(self.end(data, cx));
+                        return Poll::Ready(self.end(data));
                     }
                     if !data.is_empty() {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(self.end(Bytes::new(), cx)),
+                Poll::Ready(None) => return Poll::Ready(self.end(Bytes::new())),
                 Poll::Ready(Some(Err(_))) => {
                     return Poll::Ready(Some(
                         self.cut(ErrorCode::WorkerReset, "the engine died while it answered"),
@@ -145,7 +145,7 @@ impl StreamBody {
     }
 
     /// The engine has sent everything; `data` is what of it has not gone yet.
-    fn end(&mut self, data: Bytes, cx: &mut Context<'_>) -> Option<Result<Bytes, AnswerBroken>> {
+    fn end(&mut self, data: Bytes) -> Option<Result<Bytes, AnswerBroken>> {
         if let Some(events) = &mut self.events {
             let complete = events.end.is_none_or(|marker| marker.ends(self.usage.tail()));
             if !complete && self.status.is_success() {
@@ -155,7 +155,7 @@ impl StreamBody {
         }
         let held = self.events.as_mut().map_or_else(Bytes::new, Events::finish);
         if let State::Passing(answer) = std::mem::replace(&mut self.state, State::Over)
-            && let Some(connection) = answer.into_connection(cx)
+            && let Some(connection) = answer.into_connection()
             && !self.target.live.is_draining()
         {
             self.target.live.idle.put(connection);

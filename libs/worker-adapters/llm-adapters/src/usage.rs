@@ -3,8 +3,10 @@
 //! Every engine writes them into the last event of a stream or near one end of a whole answer. So a little
 //! of the head and a little of the tail are remembered, and looked at once, when the answer is over.
 
-use memchr::memmem;
-use serde::Deserialize;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use memchr::memmem::FinderRev;
 
 /// What a finished answer said about itself. Absent is unknown, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,6 +25,8 @@ pub struct Usage {
 /// Remembers the two ends of one answer.
 #[derive(Debug, Default)]
 pub struct UsageScanner {
+    /// The only piece so far. Most answers come in one; they are read where they lie.
+    only: Option<Bytes>,
     head: Vec<u8>,
     tail: Vec<u8>,
 }
@@ -32,7 +36,37 @@ impl UsageScanner {
     const TAIL_LIMIT: usize = 4 * 1024;
 
     /// Looks at the next bytes of the answer.
-    pub fn observe(&mut self, chunk: &[u8]) {
+    pub fn observe(&mut self, chunk: &Bytes) {
+        if let Some(first) = self.only.take() {
+            self.remember(&first);
+            self.remember(chunk);
+        } else if self.tail.is_empty() {
+            self.only = Some(chunk.clone());
+        } else {
+            self.remember(chunk);
+        }
+    }
+
+    /// The last bytes of the answer, a few thousand at most.
+    pub fn tail(&self) -> &[u8] {
+        let all = self.only.as_deref().unwrap_or(&self.tail);
+        &all[all.len().saturating_sub(Self::TAIL_LIMIT)..]
+    }
+
+    /// What the answer said, once it is over.
+    pub fn finish(&self) -> Usage {
+        let mut usage = read(self.tail());
+        if usage.prompt_tokens.is_none() {
+            let head = self.only.as_deref().unwrap_or(&self.head);
+            let first = read(&head[..head.len().min(Self::HEAD_LIMIT)]);
+            usage.prompt_tokens = first.prompt_tokens;
+            usage.completion_tokens = usage.completion_tokens.or(first.completion_tokens);
+            usage.cached_tokens = usage.cached_tokens.or(first.cached_tokens);
+        }
+        usage
+    }
+
+    fn remember(&mut self, chunk: &[u8]) {
         let room = Self::HEAD_LIMIT.saturating_sub(self.head.len());
         self.head.extend_from_slice(&chunk[..chunk.len().min(room)]);
         let chunk = &chunk[chunk.len().saturating_sub(Self::TAIL_LIMIT)..];
@@ -42,82 +76,115 @@ impl UsageScanner {
         }
         self.tail.extend_from_slice(chunk);
     }
+}
 
-    /// The last bytes of the answer, a few thousand at most.
-    pub fn tail(&self) -> &[u8] {
-        &self.tail
+/// The numbers that engines write into `usage` and `timings`, under all their names.
+#[derive(Default)]
+struct Numbers {
+    /// OpenAI's, cache included.
+    prompt_tokens: Option<u64>,
+    /// Anthropic's, cache apart. OpenAI's `responses` use the same word with the cache included.
+    input_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    cached_tokens: Option<u64>,
+    cache_read_tokens: Option<u64>,
+    /// llama-server's, cache apart.
+    timed_prompt: Option<u64>,
+    timed_cache: Option<u64>,
+    timed_completion: Option<u64>,
+    prompt_ms: Option<f64>,
+    decode_ms: Option<f64>,
+}
+
+impl Numbers {
+    fn see(&mut self, key: &[u8], digits: &str) {
+        let whole = || digits.parse().ok();
+        match key {
+            b"prompt_tokens" => self.prompt_tokens = whole(),
+            b"input_tokens" => self.input_tokens = whole(),
+            b"completion_tokens" | b"output_tokens" => self.completion_tokens = whole(),
+            b"cached_tokens" => self.cached_tokens = whole(),
+            b"cache_read_input_tokens" => self.cache_read_tokens = whole(),
+            b"prompt_n" => self.timed_prompt = whole(),
+            b"cache_n" => self.timed_cache = whole(),
+            b"predicted_n" => self.timed_completion = whole(),
+            b"prompt_ms" => self.prompt_ms = digits.parse().ok(),
+            b"predicted_ms" => self.decode_ms = digits.parse().ok(),
+            _ => {}
+        }
     }
 
-    /// What the answer said, once it is over.
-    pub fn finish(&self) -> Usage {
-        let tail = read(&self.tail);
-        let head = read(&self.head);
+    fn usage(&self) -> Usage {
+        let with = |fresh: Option<u64>, cached: Option<u64>| {
+            fresh.map(|fresh| fresh.saturating_add(cached.unwrap_or_default()))
+        };
+        let prompt_tokens = self
+            .prompt_tokens
+            .or_else(|| with(self.input_tokens, self.cache_read_tokens))
+            .or_else(|| with(self.timed_prompt, self.timed_cache));
         Usage {
-            prompt_tokens: tail.prompt_tokens.or(head.prompt_tokens),
-            completion_tokens: tail.completion_tokens.or(head.completion_tokens),
-            cached_tokens: tail.cached_tokens.or(head.cached_tokens),
-            prompt_ms: tail.prompt_ms.or(head.prompt_ms),
-            decode_ms: tail.decode_ms.or(head.decode_ms),
+            prompt_tokens,
+            completion_tokens: self.completion_tokens.or(self.timed_completion),
+            cached_tokens: self.cached_tokens.or(self.cache_read_tokens).or(self.timed_cache),
+            prompt_ms: self.prompt_ms,
+            decode_ms: self.decode_ms,
         }
     }
 }
 
-/// `usage` as OpenAI and Anthropic write it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct UsageObject {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    prompt_tokens_details: Option<Details>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    input_tokens_details: Option<Details>,
-    cache_read_input_tokens: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Details {
-    cached_tokens: Option<u64>,
-}
-
-/// `timings` as llama-server writes them.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TimingsObject {
-    cache_n: Option<u64>,
-    prompt_n: Option<u64>,
-    prompt_ms: Option<f64>,
-    predicted_n: Option<u64>,
-    predicted_ms: Option<f64>,
-}
+static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+static TIMINGS: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"timings\""));
 
 fn read(bytes: &[u8]) -> Usage {
-    let usage: UsageObject = last_object(bytes, b"\"usage\"").unwrap_or_default();
-    let timings: TimingsObject = last_object(bytes, b"\"timings\"").unwrap_or_default();
-    let details = usage.prompt_tokens_details.or(usage.input_tokens_details).unwrap_or_default();
-    // Anthropic counts what came from the cache apart from the rest of the prompt, OpenAI within it.
-    let anthropic_prompt = usage.input_tokens.map(|fresh| fresh + usage.cache_read_input_tokens.unwrap_or(0));
-    let timed_prompt = timings.prompt_n.map(|fresh| fresh + timings.cache_n.unwrap_or(0));
-    Usage {
-        prompt_tokens: usage.prompt_tokens.or(anthropic_prompt).or(timed_prompt),
-        completion_tokens: usage.completion_tokens.or(usage.output_tokens).or(timings.predicted_n),
-        cached_tokens: details.cached_tokens.or(usage.cache_read_input_tokens).or(timings.cache_n),
-        prompt_ms: timings.prompt_ms,
-        decode_ms: timings.predicted_ms,
+    let mut numbers = Numbers::default();
+    for key in [&USAGE, &TIMINGS] {
+        if let Some(object) = last_object(bytes, key) {
+            each_number(object, |key, digits| numbers.see(key, digits));
+        }
     }
+    numbers.usage()
 }
 
-/// The last object that is the value of the given quoted key. A key inside generated text is escaped there
-/// (`\"usage\"`) and so cannot be mistaken for one.
-fn last_object<'a, T: Deserialize<'a>>(bytes: &'a [u8], quoted_key: &[u8]) -> Option<T> {
-    memmem::rfind_iter(bytes, quoted_key).find_map(|at| {
-        let value = bytes[at + quoted_key.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        if !value.starts_with(b"{") {
-            return None;
-        }
-        serde_json::Deserializer::from_slice(value).into_iter().next()?.ok()
+/// The last object, from its brace on, that is the value of a quoted key. A key inside generated text is
+/// escaped there (`\"usage\"`) and so cannot be mistaken for one.
+fn last_object<'b>(bytes: &'b [u8], quoted_key: &FinderRev<'_>) -> Option<&'b [u8]> {
+    quoted_key.rfind_iter(bytes).find_map(|at| {
+        let behind = &bytes[at + quoted_key.needle().len()..];
+        let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        value.starts_with(b"{").then_some(value)
     })
+}
+
+/// Calls `see` with each number of an object, and of the objects within it, and the key before it.
+fn each_number(object: &[u8], mut see: impl FnMut(&[u8], &str)) {
+    let (mut at, mut depth, mut key) = (0, 0_usize, &b""[..]);
+    while let Some(&byte) = object.get(at) {
+        let rest = &object[at..];
+        let length = match byte {
+            b'"' => {
+                let Some(end) = memchr::memchr(b'"', &rest[1..]) else { return };
+                key = &rest[1..=end];
+                end + 2
+            }
+            b'0'..=b'9' | b'-' => {
+                let is_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let length = rest.iter().position(|byte| !is_number(byte)).unwrap_or(rest.len());
+                see(key, std::str::from_utf8(&rest[..length]).expect("digits and signs are ASCII"));
+                length
+            }
+            b'{' => {
+                depth += 1;
+                1
+            }
+            b'}' if depth <= 1 => return,
+            b'}' => {
+                depth -= 1;
+                1
+            }
+            _ => 1,
+        };
+        at += length;
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +196,7 @@ mod tests {
     fn scan(chunks: &[&str]) -> Usage {
         let mut scanner = UsageScanner::default();
         for chunk in chunks {
-            scanner.observe(chunk.as_bytes());
+            scanner.observe(&Bytes::copy_from_slice(chunk.as_bytes()));
         }
         scanner.finish()
     }
@@ -183,11 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn objects_within_and_behind_are_told_apart() {
+        let usage = scan(&["{\"usage\":{\"prompt_tokens\":1,\"x\":{\"cached_tokens\":2},\"s\":\"7\",\
+            \"completion_tokens\":3},\"prompt_tokens\":9,\"usage\":null}"]);
+        assert_eq!(
+            (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
+            (Some(1), Some(2), Some(3))
+        );
+    }
+
+    #[test]
     fn an_answer_without_counts_stays_unknown() {
         assert_eq!(scan(&["{\"content\":\"usage\"}"]), Usage::default());
     }
 
     proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in "[{}\":,.0-9e-]{0,60}") {
+            scan(&["\"usage\":{", &bytes]);
+        }
+
         #[test]
         fn cuts_do_not_matter(cuts in prop::collection::vec(1_usize..900, 0..30)) {
             let stream = format!("{}data: {{\"usage\":{{\"prompt_tokens\":12,\"completion_tokens\":5}}}}\n\n",
@@ -196,10 +278,10 @@ mod tests {
             let mut rest = stream.as_bytes();
             for cut in cuts {
                 let (head, tail) = rest.split_at(cut.min(rest.len()));
-                scanner.observe(head);
+                scanner.observe(&Bytes::copy_from_slice(head));
                 rest = tail;
             }
-            scanner.observe(rest);
+            scanner.observe(&Bytes::copy_from_slice(rest));
             prop_assert_eq!(scanner.finish().prompt_tokens, Some(12));
             prop_assert!(scanner.tail.len() <= 2 * UsageScanner::TAIL_LIMIT);
         }

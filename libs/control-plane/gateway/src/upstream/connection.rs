@@ -3,8 +3,8 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -52,32 +52,28 @@ impl Connection {
         }
     }
 
-    /// Whether another request may be sent on it.
-    pub(crate) fn poll_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
-        self.driver.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
+    /// Whether another request may be sent on it. Nobody is woken when that changes: an idle connection is
+    /// looked at when it is needed.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.drive(&mut cx);
+        self.driver.is_some() && matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Ok(())))
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        poll_fn(|cx| {
-            if let Some(running) = driver
-                && Pin::new(running).poll(cx).is_ready()
-            {
-                *driver = None;
-            }
-            answer.as_mut().poll(cx)
-        })
-        .await
-        .map_err(|error| {
-            let error = error.into_error();
-            tracing::debug!(%error, "no answer on this connection");
-            if error.is_parse() { SendError::Malformed } else { SendError::Reset }
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
+        // Not an async function: its future would hold the request a second time.
+        let mut answer = Box::pin(self.sender.try_send_request(request));
+        poll_fn(move |cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx).map_err(|error| {
+                let error = error.into_error();
+                tracing::debug!(%error, "no answer on this connection");
+                if error.is_parse() { SendError::Malformed } else { SendError::Reset }
+            })
         })
     }
 }
@@ -109,7 +105,7 @@ impl Answer {
     }
 
     /// The connection after the last byte of the answer, if it can carry another request.
-    pub(crate) fn into_connection(mut self, cx: &mut Context<'_>) -> Option<Connection> {
-        self.connection.poll_usable(cx).then_some(self.connection)
+    pub(crate) fn into_connection(mut self) -> Option<Connection> {
+        self.connection.is_usable().then_some(self.connection)
     }
 }

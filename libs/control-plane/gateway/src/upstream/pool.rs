@@ -1,8 +1,6 @@
 //! Idle connections of one replica, the most recently used first.
 
-use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,14 +27,14 @@ pub(crate) struct IdleConnections {
 
 impl IdleConnections {
     /// The freshest connection that is still alive.
-    pub(crate) async fn take(&self) -> Option<Connection> {
+    pub(crate) fn take(&self) -> Option<Connection> {
         loop {
             let Parked { mut connection, since } = self.lock().pop()?;
             if since.elapsed() > IDLE_LIMIT {
                 self.clear();
                 return None;
             }
-            if poll_fn(|cx| Poll::Ready(connection.poll_usable(cx))).await {
+            if connection.is_usable() {
                 return Some(connection);
             }
         }
