@@ -19,12 +19,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("pool-manager", &["orch-core", "orch-runtime", "instance-config", "state-store", "engine-process"]),
     // Where engines come from.
     ("engine-provisioner", &["orch-core", "orch-runtime"]),
+    ("model-provisioner", &["orch-core", "orch-runtime"]),
     // Protocols, and the control plane's data path.
     ("llm-adapters", &["orch-core", "orch-runtime"]),
     ("gateway", &["orch-core", "orch-runtime", "llm-adapters"]),
-    // Programs: they wire everything together.
-    ("orchestratord", EVERY_ROOM),
-    ("pool-managerd", EVERY_ROOM),
+    // Programs: they wire everything together. At home the control plane links the node in.
+    ("pool-managerd", NODE_ROOMS),
+    (
+        "orchestratord",
+        &[
+            "orch-core",
+            "orch-runtime",
+            "instance-config",
+            "state-store",
+            "engine-process",
+            "pool-manager",
+            "engine-provisioner",
+            "llm-adapters",
+            "gateway",
+            "pool-managerd",
+        ],
+    ),
     (
         "llama-orch",
         &[
@@ -35,16 +50,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine-process",
             "pool-manager",
             "engine-provisioner",
+            "model-provisioner",
+            "pool-managerd",
             "orchestratord",
         ],
     ),
     // For developers only.
-    ("testkit", &["orch-core"]),
+    ("testkit", &["orch-core", "model-provisioner"]),
     ("xtask", &["testkit"]),
     ("end-to-end", &[]),
 ];
 
-const EVERY_ROOM: &[&str] = &[
+const NODE_ROOMS: &[&str] = &[
     "orch-core",
     "orch-runtime",
     "instance-config",
@@ -52,8 +69,6 @@ const EVERY_ROOM: &[&str] = &[
     "engine-process",
     "pool-manager",
     "engine-provisioner",
-    "llm-adapters",
-    "gateway",
 ];
 
 /// Outside crates that only these of ours may use.
@@ -63,7 +78,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["llama-orch", "orchestratord", "pool-managerd"]),
     ("windows-sys", &["engine-process"]),
     ("procfs", &["engine-process"]),
-    ("reqwest", &["engine-provisioner"]),
+    ("reqwest", &["engine-provisioner", "model-provisioner"]),
     ("anyhow", &["llama-orch", "orchestratord", "pool-managerd", "xtask"]),
 ];
 
