@@ -57,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // For developers only.
     ("testkit", &["orch-core", "model-provisioner"]),
-    ("xtask", &["testkit"]),
+    ("xtask", &["orch-core", "testkit"]),
     ("end-to-end", &[]),
 ];
 

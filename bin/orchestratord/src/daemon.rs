@@ -44,6 +44,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let node = Arc::new(node);
     let started = Instant::now();
     let tasks = Tasks::new();
+    let http = tasks.child();
     let termination = termination().map_err(|error| cannot_start(&error))?;
     let listener = open_door(&settings)?;
     let address = listener.local_addr().map_err(|error| cannot_start(&error))?;
@@ -71,13 +72,15 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
         loopback: address.ip().to_canonical().is_loopback(),
     };
     let front = Front::new(gateway, api::router(state), door);
-    tasks.spawn("http", serve(listener, front, ServeOptions::default(), tasks.clone()));
+    http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
 
     let signal = termination.await;
     tracing::info!(signal, "stopping; engines keep running");
-    tasks.shutdown(settings.limits.drain).await;
+    // Requests first: while they finish, supervision and routing go on.
+    http.shutdown(settings.limits.drain).await;
+    tasks.shutdown(compose::LAST_MOMENTS).await;
     daemon.farewell(&node);
     Ok(())
 }

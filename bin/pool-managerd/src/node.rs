@@ -37,6 +37,7 @@ pub fn run(home: &HomeLayout, flags: &[(&str, String)]) -> Result<(), Failure> {
 async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), Failure> {
     let node = Arc::new(node);
     let tasks = Tasks::new();
+    let http = tasks.child();
     let cannot_start =
         |error: std::io::Error| Failure::new(ExitCode::DaemonStartFailed, format!("cannot start: {error}"));
     let asked_to_end = termination().map_err(cannot_start)?;
@@ -60,12 +61,14 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
         loopback: address.ip().to_canonical().is_loopback(),
     };
     let front = NodeFront { door: Arc::new(door), api: api::router(state) };
-    tasks.spawn("http", serve(listener, front, ServeOptions::default(), tasks.clone()));
+    http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
     let signal = asked_to_end.await;
     tracing::info!(signal, "stopping; engines keep running");
-    tasks.shutdown(settings.limits.drain).await;
+    // Requests first: while they finish, supervision and routing go on.
+    http.shutdown(settings.limits.drain).await;
+    tasks.shutdown(compose::LAST_MOMENTS).await;
     daemon.farewell(&node);
     Ok(())
 }

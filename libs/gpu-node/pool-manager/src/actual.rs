@@ -1,4 +1,4 @@
-//! What really is: the process of a replica, as the database, the handoff file and the system tell.
+//! What really is: the process of a replica, as the database, the handoff file, its lock and the system tell.
 
 use engine_process::{Handoff, Ownership, ProcessIdentity, StartMark};
 use orch_core::{HomeLayout, InstanceName, ReplicaId};
@@ -62,6 +62,13 @@ pub fn observe(
             handoff: Some(file),
             recorded: false,
         }));
+    }
+    // Born, but whoever gave birth to it died before it was written down, and it is not ready yet.
+    if let Some(unwritten) = engine_process::running_engine(&home.engine_lock(name, replica)) {
+        let live = LiveEngine { identity: unwritten.identity, handoff: None, recorded: false };
+        if live.identity.check() == Ownership::Ours {
+            return Actual::Ours(Box::new(live));
+        }
     }
     foreign.map_or(Actual::Gone, |reason| Actual::Foreign { reason })
 }

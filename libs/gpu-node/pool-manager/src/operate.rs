@@ -18,6 +18,7 @@ use state_store::{NewEvent, RuntimeRow, Spawned};
 use crate::actual::{Actual, LiveEngine, observe};
 use crate::node::Node;
 use crate::plan::{EngineChoice, StartPlan, plan_start, watching_spec};
+use crate::record::Recorder;
 
 /// How long a step waits for somebody else's step on the same instance.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -178,8 +179,13 @@ pub(crate) fn terminate(
         remember_desired(node, instance, desired)?;
     }
     let row = node.store.runtime(name, replica)?;
-    let Actual::Ours(live) = observe(&node.home, row.as_ref(), name, replica) else {
-        return Ok(Terminated::NothingThere);
+    let live = match observe(&node.home, row.as_ref(), name, replica) {
+        Actual::Ours(live) => live,
+        Actual::Foreign { reason } => {
+            Recorder { store: &node.store, name, replica }.pid_mismatch(&reason)?;
+            return Ok(Terminated::NothingThere);
+        }
+        Actual::Gone => return Ok(Terminated::NothingThere),
     };
     let health = row.as_ref().map_or(Health::Unknown, |row| row.health);
     node.store.record_status(name, replica, Status::Stopping, health, None, now)?;

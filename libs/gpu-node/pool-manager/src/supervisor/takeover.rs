@@ -1,8 +1,8 @@
 //! Meeting reality: what is found at the start, and what happens when engine or shim are gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orch_core::{DesiredState, Status};
+use orch_core::{DesiredState, Status, UnixMillis};
 use state_store::RuntimeRow;
 
 use super::{Supervisor, exit_of};
@@ -62,22 +62,28 @@ impl Supervisor {
         }
     }
 
+    /// No engine of ours: what that means depends on what the row remembers and on what is wanted.
     async fn found_nothing(&mut self, row: Option<&RuntimeRow>) {
-        if self.machine.desired != DesiredState::Running {
-            return;
-        }
-        let Some(row) = row else {
-            return self.step(Event::Up { desired: DesiredState::Running }).await;
-        };
-        match (row.pid, row.status) {
-            (Some(pid), _) => {
-                let report = CrashReport::read(&self.node.home.exit_record(self.name(), self.replica), pid);
+        let wanted = self.machine.desired;
+        match row {
+            Some(row) if row.pid.is_some() && wanted == DesiredState::Stopped => {
+                self.record(|recorder| recorder.stopped()).await;
+            }
+            Some(RuntimeRow { pid: Some(pid), .. }) => {
+                let record = self.node.home.exit_record(self.name(), self.replica);
+                let report = CrashReport::read(&record, *pid);
                 self.crashed(&report).await;
                 self.step(Event::FoundDead { reason: report.reason }).await;
             }
-            (None, Status::Crashed) => self.machine.phase = Phase::GaveUp,
-            (None, Status::Error) => self.machine.phase = Phase::Failed,
-            (None, _) => self.step(Event::Up { desired: DesiredState::Running }).await,
+            _ if wanted != DesiredState::Running => {}
+            Some(RuntimeRow { status: Status::Crashed, .. }) => self.machine.phase = Phase::GaveUp,
+            Some(RuntimeRow { status: Status::Error, .. }) => self.machine.phase = Phase::Failed,
+            // The restart policy was waiting when the last daemon ended: it goes on waiting.
+            Some(RuntimeRow { next_restart_at: Some(at), .. }) => {
+                let until = Instant::now() + at.since(UnixMillis::now());
+                self.machine.phase = Phase::BackingOff { until };
+            }
+            _ => self.step(Event::Up { desired: DesiredState::Running }).await,
         }
     }
 
