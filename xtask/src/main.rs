@@ -7,6 +7,8 @@
     reason = "a developer's tool: it starts compilers and package managers"
 )]
 
+#[cfg(target_os = "linux")]
+mod bench;
 mod command;
 mod setup;
 mod test;
@@ -21,13 +23,25 @@ usage: cargo xtask <task>
   setup            only fetch what tests need into the cache (LLAMA_ORCH_TEST_CACHE, else ~/.cache/llama-orch)
 ";
 
+#[cfg(target_os = "linux")]
+use bench::{USAGE as BENCH_USAGE, run as bench};
+
+#[cfg(not(target_os = "linux"))]
+const BENCH_USAGE: &str = "";
+
+#[cfg(not(target_os = "linux"))]
+fn bench(_arguments: &[String]) -> anyhow::Result<()> {
+    anyhow::bail!("measuring reads /proc: only on Linux")
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first().map(|(task, rest)| (task.as_str(), rest)) {
         Some(("test", filters)) => setup::everything().and_then(|()| test::run_checks(filters)),
         Some(("setup", [])) => setup::everything(),
+        Some(("bench", rest)) => bench(rest),
         _ => {
-            eprint!("{USAGE}");
+            eprint!("{USAGE}{BENCH_USAGE}");
             return ExitCode::from(2);
         }
     };
