@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Uri, response};
 use llm_adapters::Problem;
 use orch_core::ErrorCode;
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use crate::flight::Flight;
 use crate::limits::Limits;
 use crate::live::Target;
 use crate::table::ReplicaKey;
-use crate::upstream::{Answer, Connection, SendError};
+use crate::upstream::{Answer, Connection, RequestHead, SendError};
 
 /// A reused connection that breaks within this time was most likely already going when the request was
 /// written on it; later the engine had begun to work.
@@ -36,7 +35,7 @@ pub(crate) struct Outgoing {
 
 /// The head of an engine's answer, and who gives it.
 pub(crate) struct Dispatched {
-    pub(crate) head: http::response::Parts,
+    pub(crate) head: response::Parts,
     pub(crate) answer: Answer,
     pub(crate) target: Arc<Target>,
     pub(crate) attempt: u32,
@@ -113,7 +112,7 @@ async fn attempt(
     request: &Outgoing,
     flight: &Flight,
     limits: &Limits,
-) -> Result<(http::response::Parts, Answer), Failed> {
+) -> Result<(response::Parts, Answer), Failed> {
     let exchange = tokio::time::timeout(limits.answer, exchange(target, request, flight, limits));
     tokio::select! {
         biased;
@@ -129,13 +128,13 @@ async fn exchange(
     request: &Outgoing,
     flight: &Flight,
     limits: &Limits,
-) -> Result<(http::response::Parts, Answer), Failed> {
+) -> Result<(response::Parts, Answer), Failed> {
     let mut was_reset = false;
     if let Some(connection) = target.live.idle.take() {
         let sent = Instant::now();
         match send(connection, target, request, flight).await {
             Ok(answer) => return Ok(answer),
-            Err(SendError::Reset) if sent.elapsed() < STALE_WITHIN => was_reset = true,
+            Err(SendError::Unanswered) if sent.elapsed() < STALE_WITHIN => was_reset = true,
             Err(_) => return Err(Failed::Reset),
         }
         target.live.idle.clear();
@@ -151,17 +150,18 @@ async fn exchange(
 }
 
 async fn send(
-    mut connection: Connection,
+    connection: Connection,
     target: &Arc<Target>,
     request: &Outgoing,
     flight: &Flight,
-) -> Result<(http::response::Parts, Answer), SendError> {
-    let mut outgoing = Request::new(Full::new(request.body.clone()));
-    *outgoing.method_mut() = request.method.clone();
-    *outgoing.uri_mut() = request.uri.clone();
-    *outgoing.headers_mut() = target.headers.for_engine(&request.headers, &flight.request_id);
+) -> Result<(response::Parts, Answer), SendError> {
+    let request_id = flight.request_id.header_value();
+    let head = RequestHead {
+        method: &request.method,
+        target: request.uri.path_and_query().map_or("/", PathAndQuery::as_str),
+        headers: &request.headers,
+        own: &target.headers.own(&request_id),
+    };
     flight.handed_over(request.ready_at);
-    let response: Response<Incoming> = connection.send(outgoing).await?;
-    let (head, body) = response.into_parts();
-    Ok((head, Answer::new(body, connection)))
+    connection.send(&head, &request.body).await
 }

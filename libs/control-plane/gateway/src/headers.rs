@@ -32,8 +32,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Headers of a client that an engine never sees: its credentials are for us, the body's length is ours to
-/// tell, and `Expect` is answered by our own listener.
-const OURS: [HeaderName; 5] = [AUTHORIZATION, API_KEY, HOST, CONTENT_LENGTH, EXPECT];
+/// tell, `Expect` is answered by our own listener, and the request's id is written anew.
+const OURS: [HeaderName; 6] = [AUTHORIZATION, API_KEY, HOST, CONTENT_LENGTH, EXPECT, RequestId::HEADER];
 
 /// Header values of one replica, made once for each table.
 pub(crate) struct TargetHeaders {
@@ -55,15 +55,11 @@ impl TargetHeaders {
         }
     }
 
-    /// The headers of a request as this replica gets them, from headers cleaned by [`clean_request`].
-    pub(crate) fn for_engine(&self, cleaned: &HeaderMap, request_id: &RequestId) -> HeaderMap {
-        let mut headers = cleaned.clone();
-        headers.insert(HOST, self.host.clone());
-        headers.insert(RequestId::HEADER, request_id.header_value());
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        headers
+    /// Headers that this replica gets in front of those of the client.
+    pub(crate) fn own<'h>(&'h self, request_id: &'h HeaderValue) -> Vec<(HeaderName, &'h HeaderValue)> {
+        let mut own = vec![(HOST, &self.host), (RequestId::HEADER, request_id)];
+        own.extend(self.authorization.as_ref().map(|authorization| (AUTHORIZATION, authorization)));
+        own
     }
 
     /// Tells the client who answered.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Body, SizeHint};
+use http_body::SizeHint;
 use llm_adapters::{EndMarker, EventAligner, MessageStartRepair, Problem, UsageScanner, terminal_event};
 use orch_core::ErrorCode;
 use tokio::time::{Instant, Sleep};
@@ -66,7 +66,7 @@ impl StreamBody {
 
     /// Settles an answer that has no body. A server never asks such a body for anything.
     pub(crate) fn end_if_empty(&mut self) -> bool {
-        let empty = matches!(&self.state, State::Passing(answer) if answer.body().is_end_stream());
+        let empty = matches!(&self.state, State::Passing(answer) if answer.is_over());
         empty && self.end(Bytes::new()).is_none()
     }
 
@@ -76,7 +76,7 @@ impl StreamBody {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.state {
-            State::Passing(answer) if self.events.is_none() => answer.body().size_hint(),
+            State::Passing(answer) if self.events.is_none() => answer.size_hint(),
             State::Over => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
@@ -103,10 +103,9 @@ impl StreamBody {
     fn poll_passing(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, AnswerBroken>>> {
         loop {
             let State::Passing(answer) = &mut self.state else { return Poll::Ready(None) };
-            match answer.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    let last = answer.body().is_end_stream();
+            match answer.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    let last = answer.is_over();
                     let data = self.pass(data);
                     if last {
                         return Poll::Ready(self.end(data));

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use memchr::memmem::FinderRev;
+use memchr::memmem::Finder;
 
 /// What a finished answer said about itself. Absent is unknown, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -132,8 +132,9 @@ impl Numbers {
     }
 }
 
-static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
-static TIMINGS: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"timings\""));
+// Searched from the front, because the search backwards is many times slower.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+static TIMINGS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"timings\""));
 
 fn read(bytes: &[u8]) -> Usage {
     let mut numbers = Numbers::default();
@@ -147,12 +148,13 @@ fn read(bytes: &[u8]) -> Usage {
 
 /// The last object, from its brace on, that is the value of a quoted key. A key inside generated text is
 /// escaped there (`\"usage\"`) and so cannot be mistaken for one.
-fn last_object<'b>(bytes: &'b [u8], quoted_key: &FinderRev<'_>) -> Option<&'b [u8]> {
-    quoted_key.rfind_iter(bytes).find_map(|at| {
+fn last_object<'b>(bytes: &'b [u8], quoted_key: &Finder<'_>) -> Option<&'b [u8]> {
+    let objects = quoted_key.find_iter(bytes).filter_map(|at| {
         let behind = &bytes[at + quoted_key.needle().len()..];
         let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         value.starts_with(b"{").then_some(value)
-    })
+    });
+    objects.last()
 }
 
 /// Calls `see` with each number of an object, and of the objects within it, and the key before it.

@@ -1,11 +1,15 @@
 //! Connections to engines.
 //!
-//! A connection is driven by whoever uses it, not by a task of its own: a request costs no hand-over between
-//! tasks, and a client that goes away takes the engine's connection with it at once. The general client of
-//! hyper-util spawns a task for each connection and was measured slower here.
+//! HTTP/1.1 towards an engine is spoken here and not through a general client, because this is where a
+//! gateway's time goes: a general client hands each request to a task of its own and each piece of the answer
+//! back through a channel. Here the task that serves the caller also reads the engine's socket, pieces of the
+//! answer are slices of the buffer they were read into, and a caller who leaves takes the engine's connection
+//! along at once. What is said on the wire is in [`codec`], which knows no socket.
 
+mod codec;
 mod connection;
 mod pool;
 
+pub(crate) use codec::RequestHead;
 pub(crate) use connection::{Answer, Connection, SendError};
 pub(crate) use pool::IdleConnections;
