@@ -87,9 +87,18 @@ pub fn engine_profile(
         version: config.binary.version.clone(),
         variant: config.binary.variant.clone(),
     };
+    find_engine(home, &request, memory)
+}
+
+/// The engine for a request and what is known of it.
+pub fn find_engine(
+    home: &HomeLayout,
+    request: &EngineRequest,
+    memory: Memory,
+) -> Result<EngineProfile, Failure> {
     let named = std::env::var_os(environment::ENGINE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let search_path = std::env::var_os("PATH");
-    let found = engine_provisioner::resolve(&request, home, named.as_deref(), search_path.as_deref())?;
+    let found = engine_provisioner::resolve(request, home, named.as_deref(), search_path.as_deref())?;
     let mut profile = match memory {
         Memory::Keep => engine_provisioner::probe_and_remember(home, &found.executable, &Tools)?,
         Memory::ReadOnly => match engine_provisioner::known_profile(home, &found.executable) {

@@ -242,7 +242,8 @@ pub(crate) fn adopt(
     if !live.recorded {
         record_adoption(node, instance, replica, live)?;
     }
-    let spec = watching_spec(node, instance, replica, live.identity.executable.clone(), live.identity.port);
+    let spec =
+        watching_spec(&node.home, instance, replica, live.identity.executable.clone(), live.identity.port);
     let shim = engine_process::adopt(&node.shim_executable, &spec, &live.identity)?;
     if live.handoff.as_ref().is_some_and(|file| file.shim_pid != shim) {
         record_new_shim(node, &instance.config.name, live.identity.pid, shim)?;

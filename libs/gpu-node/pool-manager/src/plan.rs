@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine_process::EngineSpec;
 use instance_config::{Finding, InstanceConfig, LoadedInstance};
-use orch_core::{ByteCount, EngineProfile, ExitCode, Failure, InstanceName, ReplicaId};
+use orch_core::{ByteCount, EngineProfile, ExitCode, Failure, HomeLayout, InstanceName, ReplicaId};
 
 use crate::node::Node;
 
@@ -36,7 +36,7 @@ pub(crate) fn plan_start(
     engine: EngineChoice<'_>,
 ) -> Result<StartPlan, Failure> {
     let config = &instance.config;
-    let model = model_of(node, instance);
+    let model = model_of(&node.home, instance);
     instance_config::check_model(&model)?;
     let profile = match engine {
         EngineChoice::Configured => node.engines.resolve(config)?,
@@ -44,55 +44,56 @@ pub(crate) fn plan_start(
     };
     let port = choose_port(config)?;
     check_log_space(node)?;
-    assemble(node, instance, replica, &profile, port)
+    assemble(&node.home, &node.parent_environment, instance, replica, &profile, port)
 }
 
 /// The plan as `--dry-run` shows it: the port is not probed and the disk not looked at.
 pub fn preview_start(
-    node: &Node,
+    home: &HomeLayout,
+    parent_environment: &[(String, String)],
     instance: &LoadedInstance,
-    replica: ReplicaId,
+    profile: &EngineProfile,
 ) -> Result<StartPlan, Failure> {
-    let profile = node.engines.resolve(&instance.config)?;
-    assemble(node, instance, replica, &profile, instance.config.server.port)
+    let port = instance.config.server.port;
+    assemble(home, parent_environment, instance, ReplicaId::FIRST, profile, port)
 }
 
-fn model_of(node: &Node, instance: &LoadedInstance) -> PathBuf {
-    instance_config::resolve_model_path(&instance.config, &instance.path, &node.home)
+fn model_of(home: &HomeLayout, instance: &LoadedInstance) -> PathBuf {
+    instance_config::resolve_model_path(&instance.config, &instance.path, home)
 }
 
 fn assemble(
-    node: &Node,
+    home: &HomeLayout,
+    parent_environment: &[(String, String)],
     instance: &LoadedInstance,
     replica: ReplicaId,
     profile: &EngineProfile,
     port: u16,
 ) -> Result<StartPlan, Failure> {
     let config = &instance.config;
-    let model = model_of(node, instance);
-    let command = instance_config::engine_command(config, &node.home, profile, &model, port);
+    let model = model_of(home, instance);
+    let command = instance_config::engine_command(config, home, profile, &model, port);
     refuse_rejected(&config.name, &command.rejected)?;
-    let parent = node.parent_environment.iter().cloned();
+    let parent = parent_environment.iter().cloned();
     let spec = EngineSpec {
         env: instance_config::engine_environment(parent, config, &command.env_overrides),
         args: command.args,
         engine_version: profile.version.clone(),
         device_mask: command.device_mask,
-        ..watching_spec(node, instance, replica, profile.executable.clone(), port)
+        ..watching_spec(home, instance, replica, profile.executable.clone(), port)
     };
     Ok(StartPlan { spec, warnings: command.warnings })
 }
 
 /// What a shim needs to watch an engine that runs already: everything but how to start it.
 pub(crate) fn watching_spec(
-    node: &Node,
+    home: &HomeLayout,
     instance: &LoadedInstance,
     replica: ReplicaId,
     executable: PathBuf,
     port: u16,
 ) -> EngineSpec {
     let config = &instance.config;
-    let home = &node.home;
     EngineSpec {
         instance: config.name.clone(),
         replica,
@@ -106,7 +107,7 @@ pub(crate) fn watching_spec(
         engine_version: None,
         config_hash: instance_config::config_hash(config),
         device_mask: None,
-        model_path: model_of(node, instance),
+        model_path: model_of(home, instance),
         stdout_log: instance_config::log_path(&config.logs.stdout, config, home, replica),
         stderr_log: instance_config::log_path(&config.logs.stderr, config, home, replica),
         log_max_bytes: config.logs.max_bytes(),
