@@ -37,7 +37,8 @@ impl Contender {
     }
 
     /// nginx in front of the engine at `upstream`, tuned for this: one worker (more only take turns on few cores),
-    /// connections kept on both sides, no buffering of streams, no access log.
+    /// connections kept on both sides, no buffering of streams, no access log. It may send a POST twice: the engine
+    /// closes connections after streams without a word, and nginx answers 502 now and then when it may not.
     pub(super) fn nginx(folder: &Path, upstream: &str) -> Result<Self> {
         let folder = folder.join("nginx");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -128,6 +129,7 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
       proxy_buffering off;
+      proxy_next_upstream error timeout non_idempotent;
     }}
   }}
 }}

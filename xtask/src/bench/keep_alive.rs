@@ -19,10 +19,11 @@ pub(super) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Always posts the same JSON.
-    pub(super) fn new(address: &str, path: &str, json: &str) -> Self {
+    /// Always posts the same JSON, with a key.
+    pub(super) fn new(address: &str, path: &str, key: &str, json: &str) -> Self {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\n\
              content-length: {}\r\n\r\n{json}",
             json.len()
         );
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_end_mark_is_no_event() {
-        let mut client = KeepAlive::new("localhost:1", "/", "{}");
+        let mut client = KeepAlive::new("localhost:1", "/", "key", "{}");
         client.body = b"data: {\"a\": 1}\n\ndata: {}\n\ndata: [DONE]\n\n".to_vec();
         assert_eq!(client.events(), 2);
     }

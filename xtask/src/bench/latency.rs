@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use super::contenders::{CHAT, Contender, chat};
 use super::keep_alive::KeepAlive;
 use super::numbers::{Spread, microseconds, milliseconds, percentile};
+use super::ours::API_KEY;
 use super::report::Table;
 
 /// Pairs of one row: 99 % of them leave five above.
@@ -102,7 +103,8 @@ struct Pairs {
 
 impl Pairs {
     fn measure(direct: &Contender, way: &Contender, json: &str, count: usize) -> Result<Self> {
-        let mut clients = [&direct.address, &way.address].map(|address| KeepAlive::new(address, CHAT, json));
+        let mut clients =
+            [&direct.address, &way.address].map(|address| KeepAlive::new(address, CHAT, API_KEY, json));
         let mut samples = [Vec::with_capacity(count), Vec::with_capacity(count)];
         for client in &mut clients {
             client.exchange()?;
