@@ -114,8 +114,7 @@ impl Keeper {
     }
 
     fn look_at_logs(&mut self) -> Activity {
-        let now = UnixMillis::now();
-        self.logs.iter_mut().map(|log| log.look(now)).max().unwrap_or(Activity::Silent)
+        self.logs.iter_mut().map(LogKeeper::look).max().unwrap_or(Activity::Silent)
     }
 
     /// When the next step is due; `None` once readiness has been told.

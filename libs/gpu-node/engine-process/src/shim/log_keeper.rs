@@ -21,6 +21,8 @@ use crate::wait::{pause, wait_until};
 /// A silence shorter than this still counts as growing.
 const SILENCE: Duration = Duration::from_secs(2);
 const RETENTION_INTERVAL: Duration = Duration::from_hours(1);
+/// Copies begun anew because a flood outran the last one.
+const COPY_TRIES: u32 = 3;
 /// Tries to cut at a line end before half a line is accepted and blanked out.
 const CUT_TRIES: u32 = 20;
 const CUT_PAUSE: Duration = Duration::from_micros(200);
@@ -133,12 +135,16 @@ impl LogKeeper {
     }
 
     fn size(&self) -> u64 {
-        self.file.metadata().map_or(self.seen, |metadata| metadata.len())
+        self.size_now().unwrap_or(self.seen)
+    }
+
+    fn size_now(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|metadata| metadata.len())
     }
 
     /// Notes growth and keeps the bounds. Errors of the disk are swallowed: the engine goes on, and so must its
     /// shim.
-    pub(super) fn look(&mut self, now: UnixMillis) -> Activity {
+    pub(super) fn look(&mut self) -> Activity {
         let before = self.seen;
         let size = self.size();
         if size < self.seen {
@@ -147,7 +153,8 @@ impl LogKeeper {
             self.seen = 0;
         }
         if size > self.seen {
-            self.note(size, now);
+            // The clock is read after the size: no line may seem to be written later than it was seen.
+            self.note(size, UnixMillis::now());
             self.grew_at = Some(Instant::now());
         }
         if self.torn_head {
@@ -155,8 +162,10 @@ impl LogKeeper {
         }
         self.forget_old();
         let growth = size.saturating_sub(before);
-        // As much again may come before the next look.
-        if size > 0 && size + self.index_size + growth >= self.bounds.max_bytes && self.rotate() {
+        // As much again may come before the next look. A flood is over the bound between two looks anyhow.
+        let expected = growth.min(self.bounds.max_bytes / 8);
+        if size > 0 && size + self.index_size + expected >= self.bounds.max_bytes {
+            self.rotate();
             return Activity::Flooding;
         }
         match self.grew_at {
@@ -193,16 +202,23 @@ impl LogKeeper {
         }
     }
 
-    /// Copies whole lines away, cuts the file, and gives the copies their names. `false` when it is better to
-    /// wait a moment for the end of a line.
-    fn rotate(&mut self) -> bool {
+    /// Copies whole lines away, cuts the file, and gives the copies their names; or waits for the next look, when
+    /// the writer may have finished its line.
+    fn rotate(&mut self) {
         let size = self.size();
         if !self.ends_a_line(size) && self.waited < PATIENCE && size < 2 * self.bounds.max_bytes {
             self.waited += 1;
-            return true;
+            return;
         }
         self.waited = 0;
-        let mut copied = rotation::copy(&self.path, &self.file, size, self.bounds);
+        let mut copied = self.copy(size);
+        for _ in 0..COPY_TRIES {
+            let size = self.size();
+            if copied.has_room_until(size) {
+                break;
+            }
+            copied = self.copy(size);
+        }
         self.cut(&mut copied);
         // The other half is most likely on its way.
         wait_until(HEAD_PATIENCE, || {
@@ -214,7 +230,13 @@ impl LogKeeper {
         rotation::publish(&self.path, copied.pieces(), self.bounds);
         self.restart_index();
         self.seen = 0;
-        true
+    }
+
+    fn copy(&mut self, size: u64) -> rotation::Copied {
+        if size > self.seen {
+            self.note(size, UnixMillis::now());
+        }
+        rotation::copy(&self.path, &self.file, size, self.bounds)
     }
 
     /// Empties the file, at a line end if the writer ever stands at one. What is written between the last copy
@@ -228,7 +250,7 @@ impl LogKeeper {
                 continue;
             }
             if !cut_before {
-                copied.extend(&self.file, size);
+                copied.extend(&self.file, size, UnixMillis::now());
             }
             if self.size() != size {
                 continue;
@@ -237,7 +259,8 @@ impl LogKeeper {
                 return;
             }
             cut_before = true;
-            if self.position.get() == Some(size) {
+            // Nothing was written since the look at the size: not before the cut, and not after it.
+            if self.position.get() == Some(size) && self.size_now() == Some(0) {
                 self.torn_head = false;
                 return;
             }

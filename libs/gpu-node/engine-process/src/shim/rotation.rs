@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use orch_core::UnixMillis;
+
 use crate::logs::index::{IndexEntry, section};
 use crate::logs::{index_path, rotated_path, with_suffix};
 use crate::private_files::{self, read_bounded};
@@ -38,6 +40,7 @@ pub(super) struct Copied {
 /// Copies the newest whole lines of the live file that the bounds allow to keep, in as many pieces as needed.
 /// A disk that is full costs the copies, never the cut.
 pub(super) fn copy(live: &Path, file: &File, size: u64, bounds: Bounds) -> Copied {
+    remove_waiting(live);
     let mut copied = Copied { base: live.to_owned(), pieces: 0, last: None, end: size, room: 0 };
     let index = read_index(live);
     let index_bytes = index.len() as u64 * 24;
@@ -136,16 +139,26 @@ impl Copied {
         Ok(())
     }
 
-    /// Adds what was written since the copy, up to a line end, as far as there is room.
-    pub(super) fn extend(&mut self, file: &File, size: u64) {
-        let Some((piece, length)) = &mut self.last else { return };
+    /// Whether what was written since the copy can still be added to it.
+    pub(super) fn has_room_until(&self, size: u64) -> bool {
         let more = size.saturating_sub(self.end);
-        if more == 0 || *length + more > self.room {
+        self.last.as_ref().is_none_or(|(_, length)| *length + more <= self.room)
+    }
+
+    /// Adds what was written since the copy, up to a line end, as far as there is room.
+    pub(super) fn extend(&mut self, file: &File, size: u64, at: UnixMillis) {
+        let more = size.saturating_sub(self.end);
+        if more == 0 || !self.has_room_until(size) {
             return;
         }
+        let Some((piece, length)) = &mut self.last else { return };
         if copy_range(file, piece, self.end, size).is_ok() {
             *length += more;
             self.end = size;
+            let entry = IndexEntry { size: *length, at };
+            let path = index_path(&waiting_path(&self.base, self.pieces));
+            // Without its entry the lines only lack their time.
+            let _ = File::options().append(true).open(path).and_then(|mut index| entry.write(&mut index));
         } else {
             // Half a copy would tear a line.
             let _ = piece.set_len(*length);

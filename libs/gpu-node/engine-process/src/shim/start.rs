@@ -22,6 +22,8 @@ use crate::wait::wait_until;
 
 /// A predecessor's shim may still be clearing up after its engine.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(10);
+/// A shim that was just killed may take a moment to be gone.
+const DYING_SHIM_LIMIT: Duration = Duration::from_millis(500);
 const OPERATION: &str = "engine";
 
 /// Does the task to its end. Returns the exit code of the shim.
@@ -72,7 +74,12 @@ fn adopt(spec: EngineSpec, identity: ProcessIdentity) -> Result<(Keeper, Reply),
         }
     }
     let shim_lock = shim_lock(&spec.engine_lock);
-    let Some(shim_guard) = try_lock(&shim_lock)? else {
+    let mut shim_guard = Ok(None);
+    wait_until(DYING_SHIM_LIMIT, || {
+        shim_guard = try_lock(&shim_lock);
+        !matches!(shim_guard, Ok(None))
+    });
+    let Some(shim_guard) = shim_guard? else {
         return Err(match read_text(&shim_lock) {
             Some(other) => Reply::Adopted { shim_pid: other.pid },
             None => Reply::NotOurs { reason: "another shim has it".to_owned() },
