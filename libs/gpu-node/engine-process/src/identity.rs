@@ -58,6 +58,7 @@ pub(crate) struct ProcessSight {
 
 /// The result of looking at a pid.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells hidden from gone"))]
 pub(crate) enum Sight {
     Gone,
     Denied(String),

@@ -22,24 +22,37 @@ pub(crate) fn create_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Open options that create with mode 0600.
+#[cfg(unix)]
 pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
+}
+
+/// Here a user's own folders are private by their access lists.
+#[cfg(not(unix))]
+pub(crate) fn options() -> OpenOptions {
+    OpenOptions::new()
+}
+
+#[cfg(unix)]
+fn atomic_options() -> atomic_write_file::OpenOptions {
+    use atomic_write_file::unix::OpenOptionsExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = atomic_write_file::OpenOptions::new();
+    options.mode(0o600).preserve_mode(false);
+    options
+}
+
+#[cfg(not(unix))]
+fn atomic_options() -> atomic_write_file::OpenOptions {
+    atomic_write_file::OpenOptions::new()
 }
 
 /// Writes a whole file so that readers see either the old or the new content, mode 0600.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     create_parent(path)?;
-    let mut options = atomic_write_file::OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use atomic_write_file::unix::OpenOptionsExt as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600).preserve_mode(false);
-    }
-    let mut file = options.open(path)?;
+    let mut file = atomic_options().open(path)?;
     file.write_all(content)?;
     file.commit()
 }

@@ -1,5 +1,6 @@
 //! Daemons started in the background and ended by pid and start mark.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
 mod support;
 

@@ -13,7 +13,7 @@ use crate::exit_record::ExitRecord;
 use crate::identity::ProcessIdentity;
 use crate::leftovers::{kill_sharers, open_all};
 use crate::logs::{StreamSelection, tail};
-use crate::sys::{self, process_table};
+use crate::sys::{self, End, process_table};
 use crate::wait::{pause, wait_until};
 
 const LAST_LINES: usize = 20;
@@ -36,31 +36,23 @@ const OUT_OF_MEMORY: [&str; 6] = [
 /// After this the engine went on with less, so what was said before is not why it ended.
 const RECOVERED: &str = "retrying without pipeline parallelism";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HowItEnded {
-    Code(i32),
-    Signal(i32),
-    /// Seen by a shim that is not the parent.
-    Unknown,
-}
-
 /// Writes the exit record. `kills` counts the kernel's memory kills before and after.
 pub(super) fn write_record(
     places: &Places,
     identity: &ProcessIdentity,
-    how: HowItEnded,
+    how: End,
     began_at: UnixMillis,
     kills: (Option<u64>, Option<u64>),
 ) {
     let last_stderr = last_lines(places, began_at);
-    let killed_for_memory = how == HowItEnded::Signal(KILLED)
-        && kills.0.zip(kills.1).is_some_and(|(before, after)| after > before);
+    let killed_for_memory =
+        how == End::Signal(KILLED) && kills.0.zip(kills.1).is_some_and(|(before, after)| after > before);
     let record = ExitRecord {
         pid: identity.pid,
-        code: if let HowItEnded::Code(code) = how { Some(code) } else { None },
-        signal: if let HowItEnded::Signal(signal) = how { Some(signal) } else { None },
+        code: if let End::Code(code) = how { Some(code) } else { None },
+        signal: if let End::Signal(signal) = how { Some(signal) } else { None },
         at: UnixMillis::now(),
-        out_of_memory: killed_for_memory || (how != HowItEnded::Code(0) && tells_of_memory(&last_stderr)),
+        out_of_memory: killed_for_memory || (how != End::Code(0) && tells_of_memory(&last_stderr)),
         last_stderr,
     };
     // A full disk costs the record, not the clean end.

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
 use orch_core::UnixMillis;
 
-use super::ending::{self, HowItEnded};
+use super::ending;
 use super::log_keeper::{Activity, LogKeeper};
 use super::readiness::Readiness;
 use crate::handoff::Handoff;
@@ -14,7 +12,7 @@ use crate::identity::{ProcessIdentity, start_mark};
 use crate::locks::LockGuard;
 use crate::logs::LogFiles;
 use crate::spec::EngineSpec;
-use crate::sys::{ProcessHandle, memory_kills};
+use crate::sys::{self, End, ProcessHandle, memory_kills};
 
 /// Between looks while a log file is being cut down, grows, or is silent.
 const HURRIED: Duration = Duration::from_millis(10);
@@ -99,7 +97,9 @@ impl Keeper {
             if ended {
                 break;
             }
-            self.reap_orphans();
+            // Helpers of the engine that lost their parent come to the shim; the engine itself is reaped last,
+            // when nobody needs its pid any more.
+            sys::reap_all_but(self.identity.pid);
             self.note_memory_kills();
             pace = pace_for(activity).min(self.step_readiness().unwrap_or(IDLE));
         }
@@ -126,20 +126,6 @@ impl Keeper {
         due
     }
 
-    /// Helpers of the engine that lost their parent come to the shim; their remains are cleared away here.
-    fn reap_orphans(&self) {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, look) {
-            match status.pid() {
-                // The engine itself is reaped last, when nobody needs its pid any more.
-                Some(pid) if pid.as_raw() as u32 != self.identity.pid && status != WaitStatus::StillAlive => {
-                    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
-                }
-                _ => return,
-            }
-        }
-    }
-
     fn note_memory_kills(&mut self) {
         if self.memory_noted.elapsed() >= MEMORY_NOTE_INTERVAL {
             self.memory_kills = memory_kills();
@@ -151,8 +137,8 @@ impl Keeper {
     /// then the engine's pid and group cannot become somebody else's.
     fn finish(mut self) {
         let how = match self.parenthood {
-            Parenthood::Parent { .. } => self.how_it_ended(),
-            Parenthood::Adopter => HowItEnded::Unknown,
+            Parenthood::Parent { .. } => sys::end_of_child(self.identity.pid),
+            Parenthood::Adopter => End::Unknown,
         };
         let kills = (self.memory_kills, memory_kills());
         ending::write_record(&self.places, &self.identity, how, self.began_at, kills);
@@ -163,19 +149,6 @@ impl Keeper {
         }
         // What was still written while the remains were killed.
         self.look_at_logs();
-    }
-
-    fn how_it_ended(&self) -> HowItEnded {
-        let Ok(raw) = i32::try_from(self.identity.pid) else { return HowItEnded::Unknown };
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        loop {
-            match waitid(Id::Pid(Pid::from_raw(raw)), look) {
-                Ok(WaitStatus::Exited(_, code)) => return HowItEnded::Code(code),
-                Ok(WaitStatus::Signaled(_, signal, _)) => return HowItEnded::Signal(signal as i32),
-                Err(nix::errno::Errno::EINTR) => {}
-                _ => return HowItEnded::Unknown,
-            }
-        }
     }
 }
 

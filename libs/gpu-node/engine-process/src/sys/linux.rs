@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use orch_core::ByteCount;
 
-use super::{ProcessEntry, Signal};
+use super::{End, ProcessEntry, Signal};
 use crate::identity::{ProcessSight, ProcessUsage, Sight, StartMark};
 use crate::private_files::read_bounded;
 
@@ -199,6 +200,30 @@ fn locked_descriptors(pid: u32) -> io::Result<Vec<PathBuf>> {
     };
     let descriptors = fs::read_dir(proc_file(pid, "fd"))?.flatten().map(|entry| entry.path());
     Ok(descriptors.filter(holds).collect())
+}
+
+/// How our own child ended, which it has. It stays unreaped, so that its pid and group remain its own.
+pub(crate) fn end_of_child(pid: u32) -> End {
+    let Some(target) = nix_pid(pid) else { return End::Unknown };
+    loop {
+        match waitid(Id::Pid(target), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::Exited(_, code)) => return End::Code(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return End::Signal(signal as i32),
+            Err(Errno::EINTR) => {}
+            _ => return End::Unknown,
+        }
+    }
+}
+
+/// Clears away children that have ended, up to the one that is to be left.
+pub(crate) fn reap_all_but(left: u32) {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(status) = waitid(Id::All, look) {
+        match status.pid() {
+            Some(pid) if Some(pid) != nix_pid(left) => drop(waitpid(pid, Some(WaitPidFlag::WNOHANG))),
+            _ => return,
+        }
+    }
 }
 
 /// A process held by a file descriptor: it means this process for ever, even after the pid is reused.

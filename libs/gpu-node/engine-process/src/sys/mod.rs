@@ -14,6 +14,8 @@ use linux as system;
 #[cfg(not(target_os = "linux"))]
 use portable as system;
 
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{end_of_child, reap_all_but};
 pub(crate) use system::{
     ProcessHandle, args_of, bytes_read, inherited_lock, lock_sharers, process_entry, process_table, sight,
     start_mark, usage,
@@ -22,6 +24,8 @@ pub(crate) use system::{
 pub(crate) use system::{file_position, mark_of_child, memory_kills};
 #[cfg(unix)]
 pub(crate) use unix::{converse, detach, own_group, port_is_free};
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use unix::{end_of_child, reap_all_but};
 #[cfg(all(unix, not(target_os = "linux")))]
 use unix::{native_signal, native_signal_group};
 #[cfg(windows)]
@@ -34,6 +38,16 @@ use windows::{native_signal, native_signal_group};
 pub(crate) enum Signal {
     Terminate,
     Kill,
+}
+
+/// How a process ended.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Code(i32),
+    Signal(i32),
+    /// Only its parent is told.
+    Unknown,
 }
 
 /// One row of the process table: enough to find a family and to know later that a pid still means the same.

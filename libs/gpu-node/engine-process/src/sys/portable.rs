@@ -16,7 +16,7 @@ use crate::wait::wait_until;
 
 fn look<T>(pid: u32, what: ProcessRefreshKind, see: impl FnOnce(&Process) -> T) -> Option<T> {
     let pid = Pid::from_u32(pid);
-    let mut system = System::new();
+    let mut system = System::new().ok()?;
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
     system.process(pid).map(see)
 }
@@ -28,7 +28,7 @@ fn is_zombie(process: &Process) -> bool {
 /// The system keeps start times in the clock's seconds, but as noted at the start: later steps do not change
 /// them.
 fn mark_of(process: &Process) -> StartMark {
-    StartMark(format!("{}:{}", System::boot_time(), process.start_time()))
+    StartMark(format!("{}:{}", System::boot_time().unwrap_or(0), process.start_time()))
 }
 
 pub(crate) fn sight(pid: u32) -> Sight {
@@ -93,7 +93,7 @@ pub(crate) fn process_entry(pid: u32) -> Option<ProcessEntry> {
 
 /// Every process that can be seen.
 pub(crate) fn process_table() -> Vec<ProcessEntry> {
-    let mut system = System::new();
+    let Ok(mut system) = System::new() else { return Vec::new() };
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, ProcessRefreshKind::nothing());
     system.processes().values().map(entry_of).collect()
 }

@@ -145,10 +145,29 @@ mod by_pid {
     use std::io;
 
     use nix::errno::Errno;
+    use nix::libc;
     use nix::sys::signal;
     use nix::unistd::Pid;
 
-    use crate::sys::Signal;
+    use crate::sys::{End, Signal};
+
+    /// How our own child ended, which it has. It stays unreaped, so that its pid and group remain its own.
+    pub(crate) fn end_of_child(pid: u32) -> End {
+        let options = libc::WEXITED | libc::WNOWAIT;
+        // SAFETY: all zero is a valid value of this plain structure, and the call fills it.
+        let (result, information) = unsafe {
+            let mut information: libc::siginfo_t = std::mem::zeroed();
+            (libc::waitid(libc::P_PID, pid, &raw mut information, options), information)
+        };
+        match (result, information.si_code) {
+            (0, libc::CLD_EXITED) => End::Code(information.si_status),
+            (0, libc::CLD_KILLED | libc::CLD_DUMPED) => End::Signal(information.si_status),
+            _ => End::Unknown,
+        }
+    }
+
+    /// Orphans go to the first process of this system, never to a shim: there is nothing to clear away.
+    pub(crate) fn reap_all_but(_left: u32) {}
 
     fn native(signal: Signal) -> signal::Signal {
         match signal {
@@ -177,4 +196,4 @@ mod by_pid {
     }
 }
 #[cfg(not(target_os = "linux"))]
-pub(crate) use by_pid::{native_signal, native_signal_group};
+pub(crate) use by_pid::{end_of_child, native_signal, native_signal_group, reap_all_but};
