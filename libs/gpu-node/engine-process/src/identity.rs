@@ -88,7 +88,7 @@ impl ProcessIdentity {
         if !self.runs_our_program(executable, &process.args) {
             return Ownership::Foreign { reason: format!("pid {pid} runs {}", executable.display()) };
         }
-        if !has_port(&process.args, self.port) {
+        if asked_port(&process.args) != Some(self.port) {
             return Ownership::Foreign { reason: format!("pid {pid} does not serve port {}", self.port) };
         }
         Ownership::Ours
@@ -112,8 +112,8 @@ fn without_deleted_mark(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the command line asks for this port; as everywhere in the engine, the last word wins.
-fn has_port(args: &[String], port: u16) -> bool {
+/// The port a command line asks for; as everywhere in the engine, the last word wins.
+pub(crate) fn asked_port(args: &[String]) -> Option<u16> {
     let mut asked = None;
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
@@ -123,7 +123,7 @@ fn has_port(args: &[String], port: u16) -> bool {
             asked = Some(value);
         }
     }
-    asked.and_then(|text| text.parse::<u16>().ok()) == Some(port)
+    asked?.parse().ok()
 }
 
 /// The start mark of a living process; `None` when it is gone.

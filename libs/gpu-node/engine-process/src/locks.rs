@@ -9,9 +9,10 @@ use std::time::Duration;
 use orch_core::{ExitCode, Failure, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{ProcessIdentity, StartMark, start_mark};
+use crate::identity::{ProcessIdentity, Sight, StartMark, asked_port, start_mark};
 use crate::private_files;
 use crate::spec::EngineHandle;
+use crate::sys;
 use crate::wait::wait_until;
 
 const TEXT_LIMIT: u64 = 16 * 1024;
@@ -169,7 +170,25 @@ pub(crate) fn read_text(path: &Path) -> Option<LockHolder> {
 pub fn running_engine(engine_lock: &Path) -> Option<EngineHandle> {
     let holder = holder(engine_lock)?;
     let shim_pid = holder.pid;
-    holder.engine.map(|identity| EngineHandle { identity: *identity, shim_pid })
+    let written = holder.engine.map(|identity| *identity);
+    let identity = written.or_else(|| engine_by_descriptor(engine_lock))?;
+    Some(EngineHandle { identity, shim_pid })
+}
+
+/// Without a text (a shim killed in its first millisecond, a full disk) the lock itself still leads to the
+/// engine: it leads the process group in which the lock's descriptor was inherited.
+fn engine_by_descriptor(engine_lock: &Path) -> Option<ProcessIdentity> {
+    let sharers = sys::lock_sharers(engine_lock);
+    sharers.iter().filter(|entry| entry.group == entry.pid).find_map(|entry| {
+        let Sight::Seen(process) = sys::sight(entry.pid) else { return None };
+        let port = asked_port(&process.args)?;
+        Some(ProcessIdentity {
+            pid: entry.pid,
+            started_at: process.started_at,
+            executable: process.executable?,
+            port,
+        })
+    })
 }
 
 #[cfg(test)]

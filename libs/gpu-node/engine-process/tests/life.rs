@@ -130,6 +130,24 @@ fn a_shim_killed_before_the_engine_was_ready_is_made_up_for() {
 }
 
 #[test]
+fn an_engine_whose_shim_died_before_writing_anything_is_found_through_its_lock() {
+    let scene = Scene::fake(&[]);
+    let engine = scene.launch();
+    kill_hard(engine.shim_pid);
+    wait_gone("the shim", engine.shim_pid);
+    std::fs::write(&scene.spec.engine_lock, "").unwrap();
+    let LaunchError::AlreadyRunning { holder: Some(holder) } = launch(&shim(), &scene.spec).unwrap_err()
+    else {
+        panic!("it runs");
+    };
+    assert_eq!(*holder.engine.unwrap(), engine.identity);
+    let found = running_engine(&scene.spec.engine_lock).unwrap();
+    assert_eq!(found.identity, engine.identity);
+    adopt(&shim(), &scene.spec, &found.identity).unwrap();
+    scene.wait_ready();
+}
+
+#[test]
 fn what_is_gone_or_not_ours_is_not_adopted() {
     let scene = Scene::fake(&[]);
     let engine = scene.launch();

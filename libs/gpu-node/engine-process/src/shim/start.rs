@@ -14,7 +14,7 @@ use super::log_keeper::{LogKeeper, Position};
 use crate::handoff::Handoff;
 use crate::identity::{Ownership, ProcessIdentity};
 use crate::leftovers::{kill_sharers, shim_lock};
-use crate::locks::{LockGuard, LockHolder, read_text};
+use crate::locks::{LockGuard, LockHolder, is_held, read_text, running_engine};
 use crate::protocol::{Reply, Request, Step};
 use crate::spec::EngineSpec;
 use crate::sys::{mark_of_child, own_group};
@@ -128,7 +128,7 @@ fn next_locks(
     let holder = read_text(&spec.engine_lock);
     let living = holder.as_ref().and_then(|holder| holder.engine.as_ref()).map(|engine| engine.check());
     match living {
-        Some(Ownership::Ours | Ownership::Denied { .. }) if crate::locks::is_held(&spec.engine_lock) => {
+        Some(Ownership::Ours | Ownership::Denied { .. }) if is_held(&spec.engine_lock) => {
             Err(Reply::AlreadyRunning { holder })
         }
         // The engine is gone and no shim is there to clear up: what holds the lock are its leftovers.
@@ -136,7 +136,23 @@ fn next_locks(
             kill_sharers(&spec.engine_lock);
             Ok(())
         }
+        // No text, no shim, but a lock: only the lock itself can lead to the engine.
+        None if shim.is_some() => match running_engine(&spec.engine_lock) {
+            Some(engine) => Err(Reply::AlreadyRunning { holder: Some(unwritten(engine.identity)) }),
+            None => Ok(()),
+        },
         _ => Ok(()),
+    }
+}
+
+fn unwritten(engine: ProcessIdentity) -> LockHolder {
+    let engine = Some(Box::new(engine));
+    LockHolder {
+        pid: 0,
+        operation: OPERATION.to_owned(),
+        started_at: String::new(),
+        start_mark: None,
+        engine,
     }
 }
 
