@@ -42,6 +42,7 @@ pub(crate) struct Dispatched {
 }
 
 /// Why one replica gave no answer.
+#[derive(Clone, Copy, Debug)]
 enum Failed {
     /// It takes no connections.
     Refused,
@@ -74,7 +75,9 @@ pub(crate) async fn dispatch(
                 return Ok(Dispatched { head, answer, target: Arc::clone(target), attempt });
             }
             Err(failed) => {
-                tracing::debug!(request_id = %flight.request_id, replica = %target.replica.key, "no answer");
+                tracing::debug!(
+                    request_id = %flight.request_id, replica = %target.replica.key, ?failed, "no answer"
+                );
                 problem = Some(failed.problem(target));
                 if !failed.may_try_another(request, flight) {
                     break;
@@ -87,7 +90,7 @@ pub(crate) async fn dispatch(
 }
 
 impl Failed {
-    fn problem(&self, target: &Target) -> Problem {
+    fn problem(self, target: &Target) -> Problem {
         let key = &target.replica.key;
         let (code, message) = match self {
             Failed::Refused => (ErrorCode::ModelNotAvailable, "the engine takes no connections"),
@@ -98,7 +101,7 @@ impl Failed {
     }
 
     /// Generating again is harmless. Anything else that an engine may have begun is not done twice.
-    fn may_try_another(&self, request: &Outgoing, flight: &Flight) -> bool {
+    fn may_try_another(self, request: &Outgoing, flight: &Flight) -> bool {
         match self {
             Failed::Refused => true,
             Failed::Reset => flight.takes_slot() || request.method.is_safe(),

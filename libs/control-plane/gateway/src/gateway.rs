@@ -74,15 +74,24 @@ impl Gateway {
         self.inner.degraded.store(Arc::new(reasons));
     }
 
-    /// Answers one request. Dropping the future, or the body of the response, ends the engine's work on it.
+    /// Answers one request, under the id that it carries or a new one.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<GatewayBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
+        let request_id = RequestId::from_headers(request.headers());
+        self.handle_as(request, request_id).await
+    }
+
+    /// Answers one request under an id that is already decided. Dropping the future, or the body of the
+    /// response, ends the engine's work on it.
+    pub async fn handle_as<B>(&self, request: Request<B>, request_id: RequestId) -> Response<GatewayBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
         let (parts, body) = request.into_parts();
-        let known = parts.extensions.get::<RequestId>().cloned();
-        let request_id = known.unwrap_or_else(|| RequestId::from_headers(&parts.headers));
         let path = parts.uri.path().to_owned();
         let asked = asked(&path);
         let mut response = match asked {
@@ -229,7 +238,7 @@ impl Gateway {
         Some(Events {
             aligner,
             repair: is_message.then(|| MessageStartRepair::new(flight.request_id.as_str(), model)),
-            end: EndMarker::of_path(path),
+            end: if flight.takes_slot() { EndMarker::of_path(path) } else { None },
             idle: IdleWatch::new(self.inner.limits.token_idle),
         })
     }

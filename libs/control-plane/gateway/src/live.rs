@@ -155,7 +155,7 @@ impl TableHandle {
     }
 
     /// Sends nothing new to a replica, waits for its requests to end, and closes it: at the deadline those
-    /// that are left are cut off.
+    /// that are left are cut off. A table that lists it as ready again opens it again.
     pub async fn drain(&self, key: &ReplicaKey, deadline: Duration) -> DrainOutcome {
         let Some(live) = self.find(key) else { return DrainOutcome::Idle };
         live.draining.store(true, Ordering::SeqCst);
