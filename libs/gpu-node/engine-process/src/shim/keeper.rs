@@ -87,6 +87,7 @@ impl Keeper {
     /// Keeps the engine until it ends, and then sees to its remains.
     pub(super) fn run(mut self) {
         let handle = ProcessHandle::open(self.identity.pid).ok().flatten();
+        sys::forget_code();
         let mut pace = HURRIED;
         loop {
             let ended = match &handle {
@@ -122,6 +123,8 @@ impl Keeper {
         let due = self.readiness.as_mut()?.step(Instant::now());
         if due.is_none() {
             self.readiness = None;
+            // From here on the shim runs the same few pages for weeks.
+            sys::forget_code();
         }
         due
     }

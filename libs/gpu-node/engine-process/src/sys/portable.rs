@@ -117,6 +117,10 @@ pub(crate) fn memory_kills() -> Option<u64> {
     None
 }
 
+/// Left to the system.
+#[cfg(unix)]
+pub(crate) fn forget_code() {}
+
 /// Not told by this system.
 #[cfg(unix)]
 pub(crate) fn file_position(_pid: u32, _descriptor: u32) -> Option<u64> {
