@@ -68,18 +68,11 @@ pub(crate) fn launch(
         (LaunchCause::Policy, Some(executable)) => EngineChoice::Recorded(executable),
         _ => EngineChoice::Configured,
     };
+    // Known from here on: a refusal below has a row to be written in, and leaves the wish as it was.
+    make_known(node, instance)?;
     let plan = plan_start(node, instance, replica, engine)?;
-    let now = UnixMillis::now();
-    let initial = config.lifecycle.load.desired_default();
-    node.store.ensure_instance(
-        &config.name,
-        &config.instance_uid.to_string(),
-        &instance.path,
-        initial,
-        now,
-    )?;
     if let LaunchCause::User { desired } = cause {
-        node.store.set_desired(&config.name, desired, now)?;
+        node.store.set_desired(&config.name, desired, UnixMillis::now())?;
     }
     let handle = engine_process::launch(&node.shim_executable, &plan.spec)?;
     record_spawn(node, &plan, &handle, cause)?;
@@ -217,17 +210,17 @@ pub(crate) fn remember_desired(
     instance: &LoadedInstance,
     desired: DesiredState,
 ) -> Result<(), Failure> {
+    make_known(node, instance)?;
+    node.store.set_desired(&instance.config.name, desired, UnixMillis::now())?;
+    Ok(())
+}
+
+/// The database knows the instance from here on; one that it knew keeps its wish.
+fn make_known(node: &Node, instance: &LoadedInstance) -> Result<(), Failure> {
     let config = &instance.config;
-    let now = UnixMillis::now();
+    let uid = config.instance_uid.to_string();
     let initial = config.lifecycle.load.desired_default();
-    node.store.ensure_instance(
-        &config.name,
-        &config.instance_uid.to_string(),
-        &instance.path,
-        initial,
-        now,
-    )?;
-    node.store.set_desired(&config.name, desired, now)?;
+    node.store.ensure_instance(&config.name, &uid, &instance.path, initial, UnixMillis::now())?;
     Ok(())
 }
 
@@ -273,14 +266,7 @@ fn record_adoption(
 ) -> Result<(), Failure> {
     let config = &instance.config;
     let now = UnixMillis::now();
-    let initial = config.lifecycle.load.desired_default();
-    node.store.ensure_instance(
-        &config.name,
-        &config.instance_uid.to_string(),
-        &instance.path,
-        initial,
-        now,
-    )?;
+    make_known(node, instance)?;
     let handoff = live.handoff.as_ref();
     let spawned = Spawned {
         name: &config.name,

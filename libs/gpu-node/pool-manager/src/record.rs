@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use orch_core::{EventLevel, EventType, Failure, Health, InstanceName, ReplicaId, Status, UnixMillis};
+use orch_core::{
+    EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status, UnixMillis,
+};
 use serde_json::{Value, json};
 use state_store::{NewEvent, StateStore, StoreError};
 
@@ -121,26 +123,14 @@ impl Recorder<'_> {
 
     pub(crate) fn start_failed(&self, failure: &Failure) -> Result<(), StoreError> {
         let error = Some(failure.message.as_str());
-        // An instance that was never up has no row to keep the error in; the event tells all the same.
-        let known = self.store.instance(self.name)?.is_some();
-        if known {
-            let now = UnixMillis::now();
-            self.store.record_status(self.name, self.replica, Status::Error, Health::Unknown, error, now)?;
-        }
-        let event_type = if failure.exit == orch_core::ExitCode::PortInUse {
-            EventType::PortCollision
-        } else {
-            EventType::StartFailed
+        let (name, replica) = (self.name, self.replica);
+        self.store.record_status(name, replica, Status::Error, Health::Unknown, error, UnixMillis::now())?;
+        let event_type = match failure.exit {
+            ExitCode::PortInUse => EventType::PortCollision,
+            _ => EventType::StartFailed,
         };
-        let event = NewEvent {
-            instance: known.then_some(self.name),
-            level: EventLevel::Error,
-            event_type,
-            message: format!("{}: {}", self.name, failure.message),
-            meta: Some(json!({"exit_code": failure.exit})),
-        };
-        self.store.append_event(&event, UnixMillis::now())?;
-        Ok(())
+        let meta = json!({"exit_code": failure.exit});
+        self.event(EventLevel::Error, event_type, failure.message.clone(), Some(meta))
     }
 
     pub(crate) fn stop_failed(&self, failure: &Failure) -> Result<(), StoreError> {
