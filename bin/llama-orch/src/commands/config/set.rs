@@ -1,0 +1,86 @@
+//! `config set`: fields changed, checked before anything is written.
+
+use std::time::Duration;
+
+use instance_config::{Catalog, LoadedInstance, config_hash, load_file, save};
+use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
+use serde_json::json;
+use state_store::{NewEvent, StateStore};
+
+use crate::context::Context;
+use crate::ending::CommandResult;
+
+/// How long another change of the same instance is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+pub(super) fn run(context: &Context, name: &str, assignments: &[(String, String)]) -> CommandResult {
+    let catalog = context.catalog()?;
+    let known = catalog.select(name)?;
+    let lock = context.home()?.instance_lock(&known.config.name);
+    let _guard = engine_process::acquire(&lock, "config set", LOCK_WAIT).map_err(Failure::from)?;
+    // What another command has written in the meantime counts.
+    let before = load_file(&known.path).map_err(|broken| broken.failure())?;
+    let mut instance = before.clone();
+    for (field, value) in assignments {
+        instance.set(field, value)?;
+    }
+    refuse_claimed_port(&catalog, &before, &instance)?;
+    save(&mut instance, UnixMillis::now())?;
+    remember(context, &instance.config.name, assignments)?;
+    tell(context, &before, &instance)
+}
+
+fn refuse_claimed_port(
+    catalog: &Catalog,
+    before: &LoadedInstance,
+    after: &LoadedInstance,
+) -> Result<(), Failure> {
+    let port = after.config.server.port;
+    let claimant = catalog.claiming(port).find(|claim| claim.path != before.path);
+    match claimant {
+        Some(claim) if port != before.config.server.port => {
+            let message = format!("server.port: port {port} is claimed by instance {}", claim.name);
+            Err(Failure::new(ExitCode::ConfigInvalid, message)
+                .hint("choose another port, or 0 for a free one at each start"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A home where nothing was ever started keeps no events.
+fn remember(context: &Context, name: &InstanceName, assignments: &[(String, String)]) -> Result<(), Failure> {
+    if context.reader()?.is_none() {
+        return Ok(());
+    }
+    let fields: Vec<&str> = assignments.iter().map(|(field, _)| field.as_str()).collect();
+    let event = NewEvent {
+        instance: Some(name),
+        level: EventLevel::Info,
+        event_type: EventType::ConfigChanged,
+        message: format!("changed {}", fields.join(", ")),
+        meta: Some(json!({"fields": fields})),
+    };
+    StateStore::open(context.home()?)?.append_event(&event, UnixMillis::now())?;
+    Ok(())
+}
+
+fn tell(context: &Context, before: &LoadedInstance, after: &LoadedInstance) -> CommandResult {
+    let row = context.look(|viewer| viewer.instance(after))?;
+    let concerns_engine = config_hash(&before.config) != config_hash(&after.config);
+    let restart_needed = row.pid.is_some() && (row.restart_needed || concerns_engine);
+    if context.printer.json() {
+        let document = json!({
+            "name": after.config.name, "path": after.path, "restart_needed": restart_needed, "findings": after.findings,
+        });
+        return Ok(context.printer.document(&document)?);
+    }
+    for finding in &after.findings {
+        context.talk.warning(&finding.message);
+    }
+    if restart_needed {
+        context
+            .talk
+            .note(&format!("the running engine hears of it at: llama-orch restart {}", after.config.name));
+    }
+    Ok(context.printer.line(format_args!("{} is changed", after.config.name))?)
+}

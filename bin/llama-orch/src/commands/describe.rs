@@ -1,0 +1,198 @@
+//! `describe`: everything about one instance.
+
+use orch_core::Failure;
+use orchestratord::compose::{Memory, engine_profile};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::ending::CommandResult;
+use crate::runtime::block_on;
+use crate::targets::Plane;
+use crate::words::show_duration;
+
+pub(super) fn run(context: &Context, name: &str) -> CommandResult {
+    let document = document(context, name)?;
+    if context.printer.json() {
+        return Ok(context.printer.document(&document)?);
+    }
+    Ok(context.printer.text(&sheet(&document))?)
+}
+
+fn document(context: &Context, name: &str) -> Result<Value, Failure> {
+    let plane = Plane::find(context)?;
+    if let Plane::Remote(client) = &plane {
+        return block_on(client.describe(name));
+    }
+    let catalog = context.catalog()?;
+    let instance = catalog.select(name)?;
+    if let Some(client) = plane.client() {
+        match block_on(client.describe(instance.config.name.as_str())) {
+            Ok(document) => return Ok(document),
+            Err(failure) => context.talk.warning(&failure.message),
+        }
+    }
+    let profile = engine_profile(context.home()?, &instance.config, Memory::ReadOnly);
+    context.look(|viewer| viewer.describe(instance, &profile))
+}
+
+/// The document for people: what they look for first stands first.
+fn sheet(document: &Value) -> String {
+    let mut text = String::new();
+    for section in [
+        pairs("", &overview(document)),
+        block("command", &command_line(&document["effective_command"])),
+        pairs("variables", &entries(&document["env"])),
+        pairs("process", &entries(&document["process"])),
+        pairs("last exit", &exit(&document["last_exit"])),
+        block("findings", &findings(&document["findings"])),
+        block("events", &events(&document["events"])),
+        block("health", &health(&document["health_history"])),
+        pairs("paths", &entries(&document["paths"])),
+    ] {
+        if !section.is_empty() && !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&section);
+    }
+    text
+}
+
+fn overview(document: &Value) -> Vec<(String, String)> {
+    let named = |label: &str, field: &str| {
+        let value = &document[field];
+        (!value.is_null()).then(|| (label.to_owned(), plain(value)))
+    };
+    let uptime = document["uptime_seconds"].as_u64().map(|it| ("uptime".to_owned(), show_duration(it)));
+    let slots = &document["slots"];
+    let slots = slots["busy"].as_u64().zip(slots["idle"].as_u64());
+    let slots = slots.map(|(busy, idle)| ("slots".to_owned(), format!("{busy} of {} busy", busy + idle)));
+    let restart = document["restart_needed"].as_bool().filter(|needed| *needed);
+    [
+        named("name", "name"),
+        named("display name", "display_name").filter(|(_, shown)| *shown != plain(&document["name"])),
+        named("uid", "uid"),
+        named("status", "status"),
+        named("health", "health"),
+        named("wanted", "desired_state"),
+        named("last error", "last_error"),
+        named("next restart", "next_restart_at"),
+        restart.map(|_| ("restart".to_owned(), "needed: the config has changed since the start".to_owned())),
+        named("pid", "pid"),
+        named("host", "host"),
+        named("port", "port"),
+        named("model", "model"),
+        named("backend", "backend"),
+        named("device", "device"),
+        slots,
+        uptime,
+        named("restarts", "restarts"),
+        Some(engine(&document["engine"])),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn engine(engine: &Value) -> (String, String) {
+    let text = match engine["error"].as_str() {
+        Some(error) => error.to_owned(),
+        None => match engine["version"].as_str() {
+            Some(version) => format!("{} ({version})", plain(&engine["executable"])),
+            None => plain(&engine["executable"]),
+        },
+    };
+    ("engine".to_owned(), text)
+}
+
+fn command_line(words: &Value) -> Vec<String> {
+    let words: Vec<&str> = words.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if words.is_empty() { Vec::new() } else { vec![super::up::command_line(&words)] }
+}
+
+fn entries(object: &Value) -> Vec<(String, String)> {
+    let entries = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    entries.map(|(name, value)| (name.replace('_', " "), plain(value))).collect()
+}
+
+fn exit(record: &Value) -> Vec<(String, String)> {
+    let Some(record) = record.as_object() else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (name, value) in record.iter().filter(|(name, _)| !matches!(name.as_str(), "last_stderr" | "at")) {
+        lines.push((name.replace('_', " "), plain(value)));
+    }
+    if let Some(at) = record.get("at").and_then(Value::as_i64) {
+        lines.push(("at".to_owned(), orch_core::UnixMillis(at).to_rfc3339()));
+    }
+    let words = record.get("last_stderr").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(words.map(|line| ("stderr".to_owned(), plain(line))));
+    lines
+}
+
+fn findings(findings: &Value) -> Vec<String> {
+    let line = |finding: &Value| {
+        let field = finding["field"].as_str().map_or(String::new(), |field| format!("{field}: "));
+        format!("{}  {field}{}", plain(&finding["severity"]), plain(&finding["message"]))
+    };
+    findings.as_array().into_iter().flatten().map(line).collect()
+}
+
+fn events(events: &Value) -> Vec<String> {
+    let line = |event: &Value| {
+        format!("{}  {:17}  {}", plain(&event["ts"]), plain(&event["event_type"]), plain(&event["message"]))
+    };
+    events.as_array().into_iter().flatten().map(line).collect()
+}
+
+fn health(rows: &Value) -> Vec<String> {
+    let line = |row: &Value| {
+        let at = row["checked_at"].as_i64().map(|at| orch_core::UnixMillis(at).to_rfc3339());
+        let took = row["response_time_ms"].as_u64().map_or(String::new(), |took| format!("  {took} ms"));
+        let error = row["error_message"].as_str().map_or(String::new(), |error| format!("  {error}"));
+        format!("{}  {}{took}{error}", at.unwrap_or_default(), plain(&row["health"]))
+    };
+    rows.as_array().into_iter().flatten().map(line).collect()
+}
+
+/// A JSON value without quotation marks.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn block(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n  {}\n", lines.join("\n  "))
+}
+
+fn pairs(title: &str, pairs: &[(String, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
+    let line = |(name, value): &(String, String)| format!("{:width$} {value}", format!("{name}:"));
+    let lines: Vec<String> = pairs.iter().map(line).collect();
+    if title.is_empty() { lines.join("\n") + "\n" } else { block(title, &lines) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_sheet_leaves_out_what_is_not_known() {
+        let document = json!({
+            "name": "chat", "display_name": "chat", "status": "stopped", "pid": null,
+            "engine": {"error": "none installed"}, "effective_command": [], "env": {}, "last_exit": null,
+            "process": {"ours": false, "reason": "no process"}, "events": [], "health_history": [],
+            "paths": {"config": "/h/config.json"},
+        });
+        assert_eq!(
+            sheet(&document),
+            "name:   chat\nstatus: stopped\nengine: none installed\n\nprocess\n  ours:   false\n  reason: no process\n\n\
+             paths\n  config: /h/config.json\n"
+        );
+    }
+}

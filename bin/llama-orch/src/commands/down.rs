@@ -1,0 +1,60 @@
+//! `down`: the whole process tree ends, and stays down.
+
+use std::time::Duration;
+
+use orch_core::{DesiredState, ExitCode, Failure};
+use orchestratord::compose;
+use pool_manager::alone;
+use pool_manager::view::InstanceView;
+
+use crate::arguments::DownArguments;
+use crate::commands::unlock;
+use crate::context::Context;
+use crate::ending::CommandResult;
+use crate::runtime::block_on;
+use crate::steps::carry_out;
+use crate::targets::{Chosen, Plane, Target, choose, is_sweeping};
+
+/// Requests in flight may take so long to finish.
+const DRAIN: Duration = Duration::from_secs(10);
+
+pub(super) fn run(context: &Context, arguments: &DownArguments) -> CommandResult {
+    let plane = Plane::find(context)?;
+    let chosen = choose(context, &plane, &arguments.selection, is_down)?;
+    let sweeping = is_sweeping(&arguments.selection);
+    carry_out(context, "stopping", &chosen, &|target: &Target| {
+        if arguments.force_unlock {
+            unlock::force(context, target)?;
+        }
+        match stop(context, &plane, target, arguments.force, arguments.timeout) {
+            Err(failure) if sweeping && failure.exit == ExitCode::NotRunning => Ok("was stopped".to_owned()),
+            result => result.map(|()| "is stopped".to_owned()),
+        }
+    })
+}
+
+/// Stops what a command in the foreground has started.
+pub(super) fn stop_all(context: &Context, plane: &Plane, chosen: &[Chosen]) -> CommandResult {
+    carry_out(context, "stopping", chosen, &|target: &Target| {
+        stop(context, plane, target, false, DRAIN).map(|()| "is stopped".to_owned())
+    })
+}
+
+fn stop(
+    context: &Context,
+    plane: &Plane,
+    target: &Target,
+    force: bool,
+    drain: Duration,
+) -> Result<(), Failure> {
+    match (plane.client(), &target.instance) {
+        (Some(client), _) => block_on(client.down(&target.name, force, drain)),
+        (None, Some(instance)) => alone::down(&compose::open_node(context.home()?)?, instance, force),
+        (None, None) => Err(Failure::new(ExitCode::General, "nobody can stop it")),
+    }
+}
+
+/// Neither running nor wanted.
+fn is_down(row: &InstanceView) -> bool {
+    !row.status.has_process() && row.desired_state == DesiredState::Stopped
+}

@@ -1,0 +1,59 @@
+//! One module a command.
+
+mod completions;
+mod config;
+mod daemon;
+mod describe;
+mod down;
+mod engine;
+mod events;
+mod health;
+mod init;
+mod logs;
+mod ps;
+mod quickstart;
+mod restart;
+mod rm;
+mod unlock;
+mod up;
+
+use crate::arguments::Command;
+use crate::context::Context;
+use crate::ending::CommandResult;
+
+/// Carries out what was typed.
+pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
+    if !knows_servers(&command) {
+        context.refuse_server()?;
+    }
+    match command {
+        Command::Quickstart(arguments) => quickstart::run(context, &arguments),
+        Command::Init(arguments) => init::run(context, &arguments),
+        Command::Up(arguments) => up::run(context, &arguments),
+        Command::Down(arguments) => down::run(context, &arguments),
+        Command::Restart(arguments) => restart::run(context, &arguments),
+        Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Ps(arguments) => ps::run(context, &arguments),
+        Command::Health(arguments) => health::run(context, &arguments),
+        Command::Logs(arguments) => logs::run(context, &arguments),
+        Command::Describe { name } => describe::run(context, &name),
+        Command::Events(arguments) => events::run(context, &arguments),
+        Command::Config { action } => config::run(context, action),
+        Command::Daemon { action } => daemon::run(context, action),
+        Command::Engine { action } => engine::run(context, action),
+        Command::Completions { shell } => completions::run(context, shell),
+    }
+}
+
+/// Commands that can ask a control plane elsewhere.
+fn knows_servers(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Up(_)
+            | Command::Down(_)
+            | Command::Restart(_)
+            | Command::Rm(_)
+            | Command::Ps(_)
+            | Command::Describe { .. }
+    )
+}

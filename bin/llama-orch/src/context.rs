@@ -1,0 +1,136 @@
+//! What every command gets: the home, who is to be asked, and how to speak.
+
+use std::path::{Path, PathBuf};
+
+use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
+use instance_config::Catalog;
+use instance_config::home::{HomeChoice, HomeSource, find};
+use orch_core::{ExitCode, Failure, HomeLayout, InstanceName, ReplicaId, UnixMillis};
+use orch_runtime::environment;
+use orchestratord::client::DaemonClient;
+use orchestratord::compose;
+use orchestratord::daemon::{DaemonOptions, load_settings};
+use pool_manager::view::{Slots, Viewer};
+use state_store::StateReader;
+
+use crate::arguments::GlobalArguments;
+use crate::printer::Printer;
+use crate::talk::Talk;
+
+/// The name of the product's folder among those of other programs.
+const DATA_FOLDER: &str = "llama-orch";
+
+/// The surroundings of one command.
+pub(crate) struct Context {
+    pub(crate) printer: Printer,
+    pub(crate) talk: Talk,
+    choice: HomeChoice,
+    /// Whether the platform told its data folder, should that be the home.
+    has_data_folder: bool,
+    /// `--server`.
+    server: Option<String>,
+}
+
+impl Context {
+    pub(crate) fn new(global: &GlobalArguments, talk: Talk) -> Self {
+        let data_folder = data_folder();
+        let working_folder = working_folder();
+        let named = std::env::var(environment::HOME).ok();
+        let fallback = data_folder.as_deref().unwrap_or(Path::new(DATA_FOLDER));
+        let choice = find(global.home.as_deref(), named.as_deref(), &working_folder, fallback);
+        if global.verbose > 0 {
+            talk.note(&format!(
+                "home: {} (chosen by {})",
+                choice.layout.root().display(),
+                choice.source.label()
+            ));
+        }
+        Self {
+            printer: Printer::new(global.json),
+            talk,
+            choice,
+            has_data_folder: data_folder.is_some(),
+            server: global.server.clone(),
+        }
+    }
+
+    /// The home of this run. It need not exist.
+    pub(crate) fn home(&self) -> Result<&HomeLayout, Failure> {
+        if self.choice.source == HomeSource::DataFolder && !self.has_data_folder {
+            return Err(Failure::new(ExitCode::General, "this user has no home folder")
+                .hint("choose a home with --home or LLAMA_ORCH_HOME"));
+        }
+        Ok(&self.choice.layout)
+    }
+
+    /// The control plane elsewhere that was chosen by flag or environment.
+    pub(crate) fn remote(&self) -> Result<Option<DaemonClient>, Failure> {
+        let named = || std::env::var(environment::ORCHESTRATORD_URL).ok();
+        let Some(url) = self.server.clone().or_else(named).filter(|url| !url.trim().is_empty()) else {
+            return Ok(None);
+        };
+        let token = std::env::var(environment::CLIENT_TOKEN).ok().filter(|token| !token.is_empty());
+        DaemonClient::remote(url.trim(), token).map(Some)
+    }
+
+    /// Refuses `--server` for commands that only look at files of this machine.
+    pub(crate) fn refuse_server(&self) -> Result<(), Failure> {
+        match &self.server {
+            None => Ok(()),
+            Some(_) => {
+                Err(Failure::new(ExitCode::Usage, "this command works on a home of this machine only")
+                    .hint("leave --server out"))
+            }
+        }
+    }
+
+    /// Every instance of the home.
+    pub(crate) fn catalog(&self) -> Result<Catalog, Failure> {
+        let home = self.home()?;
+        instance_config::discover(home).map_err(|error| {
+            let exit = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+                _ => ExitCode::General,
+            };
+            Failure::new(exit, format!("cannot read {}: {error}", home.instances().display()))
+        })
+    }
+
+    /// The state of the home; `None` where nothing was ever started.
+    pub(crate) fn reader(&self) -> Result<Option<StateReader>, Failure> {
+        Ok(StateReader::open(self.home()?)?)
+    }
+
+    /// This machine's name among others. A settings file that cannot be used matters to the daemon, not here.
+    pub(crate) fn node_id(&self) -> Result<String, Failure> {
+        let options = DaemonOptions { home: self.home()?.clone(), flags: Vec::new() };
+        Ok(load_settings(&options)
+            .map_or_else(|_| compose::host_name(), |settings| compose::node_id(&settings)))
+    }
+
+    /// Looks at instances with the eyes of this process; slots are known to the daemon only.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Viewer<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let reader = self.reader()?;
+        let node_id = self.node_id()?;
+        let slots = |_: &InstanceName, _: ReplicaId| -> Option<Slots> { None };
+        look(&Viewer {
+            home: self.home()?,
+            reader: reader.as_ref(),
+            node_id: &node_id,
+            now: UnixMillis::now(),
+            slots: &slots,
+        })
+    }
+}
+
+/// A working folder that was removed is none.
+pub(crate) fn working_folder() -> PathBuf {
+    std::env::current_dir().unwrap_or_default()
+}
+
+/// Where this platform keeps programs' data; on Windows the part that does not roam.
+fn data_folder() -> Option<PathBuf> {
+    let strategy = choose_native_strategy().ok()?;
+    let folder = if cfg!(windows) { strategy.cache_dir() } else { strategy.data_dir() };
+    Some(folder.join(DATA_FOLDER))
+}

@@ -1,0 +1,202 @@
+//! The daemon of a home: started so that it outlives the command, and ended.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use engine_process::DetachedCommand;
+use orch_core::{ByteCount, ExitCode, Failure, HomeLayout};
+use orch_runtime::environment;
+use orchestratord::client::DaemonClient;
+use orchestratord::daemon::{DaemonOptions, load_settings};
+use orchestratord::daemon_file::{self, DaemonFile};
+
+use crate::runtime::block_on;
+
+/// A daemon answers within a fraction of a second; a machine that swaps takes longer.
+const START_LIMIT: Duration = Duration::from_secs(15);
+const LOOK_PACE: Duration = Duration::from_millis(20);
+/// Longer than the daemon gives its requests to finish.
+const STOP_GRACE: Duration = Duration::from_secs(8);
+/// The log is rotated when a daemon starts, not under it.
+const LOG_LIMIT: ByteCount = ByteCount::from_mib(10);
+const LOGS_KEPT: u32 = 3;
+/// More of its last words than anybody reads.
+const LAST_WORDS: u64 = 16 * 1024;
+const LAST_LINES: usize = 5;
+
+/// What a daemon of this home is started with.
+pub(crate) fn options(home: &HomeLayout, addr: Option<&str>) -> DaemonOptions {
+    let flags = addr.map(|addr| ("orchestratord.addr", addr.to_owned())).into_iter().collect();
+    DaemonOptions { home: home.clone(), flags }
+}
+
+/// Starts the daemon and waits until it answers. What can be known to stop it is told before anything is started.
+pub(crate) fn start(home: &HomeLayout, addr: Option<&str>) -> Result<DaemonFile, Failure> {
+    if let Some(living) = daemon_file::living(home) {
+        return Err(already_running(&living));
+    }
+    check_address(home, addr)?;
+    instance_config::home::create(home).map_err(|error| failed(&format!("cannot make the home: {error}")))?;
+    let log = home.daemon_log();
+    rotate(&log);
+    let before = fs::metadata(&log).map_or(0, |file| file.len());
+    let executable = engine_process::default_shim_executable()
+        .map_err(|error| failed(&format!("cannot find this program's own file: {error}")))?;
+    let command = DetachedCommand {
+        executable,
+        args: arguments(home, addr),
+        working_dir: Some(home.root().to_path_buf()),
+        ..DetachedCommand::default()
+    };
+    let pid = engine_process::spawn_detached(&command, &log)
+        .map_err(|error| failed(&format!("cannot be started: {error}")))?;
+    block_on(wait_until_it_answers(home, pid, before))
+}
+
+fn arguments(home: &HomeLayout, addr: Option<&str>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--home".into(), home.root().into()];
+    arguments.extend(["--color", "never", "daemon", "start", "--foreground"].map(OsString::from));
+    arguments.extend(addr.into_iter().flat_map(|addr| [OsString::from("--addr"), addr.into()]));
+    arguments
+}
+
+/// Refuses settings that cannot be used, and an address that somebody has already.
+fn check_address(home: &HomeLayout, addr: Option<&str>) -> Result<(), Failure> {
+    let address = load_settings(&options(home, addr))?.orchestratord.addr;
+    let port = address.port();
+    if port == 0 || engine_process::is_free(&address.ip().to_string(), port) {
+        return Ok(());
+    }
+    let holder = engine_process::holder_of(port).unwrap_or_default();
+    let who = match (holder.pid, holder.program) {
+        (Some(pid), Some(program)) => format!("held by {program} (pid {pid})"),
+        (Some(pid), None) => format!("held by pid {pid}"),
+        (None, _) => "held by another process, or not an address of this machine".to_owned(),
+    };
+    Err(Failure::new(ExitCode::PortInUse, format!("{address}, where the gateway is to listen, is {who}"))
+        .hint(format!(
+            "stop that process, or choose another address: {}=127.0.0.1:8090, or orchestratord.addr in {}",
+            environment::ORCHESTRATORD_ADDR,
+            home.settings().display()
+        )))
+}
+
+async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> Result<DaemonFile, Failure> {
+    let begun = Instant::now();
+    loop {
+        match daemon_file::living(home) {
+            Some(file) if file.pid != pid => return Err(already_running(&file)),
+            Some(file) => {
+                if let Some(client) = DaemonClient::living(home)
+                    && client.is_healthy().await
+                {
+                    return Ok(file);
+                }
+            }
+            None if engine_process::start_mark(pid).is_none() => {
+                return Err(start_failed(home, "it ended at once", log_begin));
+            }
+            None => {}
+        }
+        if begun.elapsed() >= START_LIMIT {
+            let why = format!("it does not answer after {} s", START_LIMIT.as_secs());
+            return Err(start_failed(home, &why, log_begin));
+        }
+        tokio::time::sleep(LOOK_PACE).await;
+    }
+}
+
+fn already_running(file: &DaemonFile) -> Failure {
+    let message =
+        format!("the daemon is already running: http://{} (pid {})", file.connect_address(), file.pid);
+    Failure::new(ExitCode::DaemonAlreadyRunning, message)
+}
+
+fn failed(why: &str) -> Failure {
+    Failure::new(ExitCode::DaemonStartFailed, format!("the daemon {why}"))
+}
+
+fn start_failed(home: &HomeLayout, why: &str, log_begin: u64) -> Failure {
+    let log = home.daemon_log();
+    let lines = last_lines(&log, log_begin).unwrap_or_default();
+    let said = if lines.is_empty() { String::new() } else { format!(": {}", lines.join(" / ")) };
+    failed(&format!("did not start: {why}{said}")).hint(format!("see {}", log.display()))
+}
+
+/// What this start has written to the log, at its end.
+fn last_lines(log: &Path, begin: u64) -> std::io::Result<Vec<String>> {
+    let mut file = fs::File::open(log)?;
+    let end = file.metadata()?.len();
+    file.seek(SeekFrom::Start(begin.max(end.saturating_sub(LAST_WORDS))))?;
+    let mut bytes = Vec::new();
+    file.take(LAST_WORDS).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].to_vec())
+}
+
+/// A log that cannot be rotated goes on growing, which the next start tries to mend again.
+fn rotate(log: &Path) {
+    if fs::metadata(log).map_or(0, |file| file.len()) < LOG_LIMIT.0 {
+        return;
+    }
+    let numbered = |number: u32| {
+        let mut name = OsString::from(log);
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    for number in (1..LOGS_KEPT).rev() {
+        let _ = fs::rename(numbered(number), numbered(number + 1));
+    }
+    let _ = fs::rename(log, numbered(1));
+}
+
+/// Ends the daemon; engines keep running. Fails with 60 when there is none.
+pub(crate) fn stop(home: &HomeLayout) -> Result<DaemonFile, Failure> {
+    let file = daemon_file::living(home).ok_or_else(not_running)?;
+    engine_process::terminate_daemon(file.pid, &file.process_started_at, STOP_GRACE)?;
+    // One that had to be killed could not take its file with it.
+    if daemon_file::read(&home.daemon_file()).is_some_and(|left| left.pid == file.pid) {
+        let _ = fs::remove_file(home.daemon_file());
+    }
+    Ok(file)
+}
+
+pub(crate) fn not_running() -> Failure {
+    Failure::new(ExitCode::DaemonNotRunning, "the daemon is not running")
+        .hint("start it with: llama-orch daemon start")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_those_of_this_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("daemon.log");
+        fs::write(&log, "old\nnew 1\n\nnew 2\n").unwrap();
+        assert_eq!(last_lines(&log, 4).unwrap(), ["new 1", "new 2"]);
+        fs::write(&log, "x\n".repeat(20_000)).unwrap();
+        assert_eq!(last_lines(&log, 0).unwrap().len(), LAST_LINES);
+    }
+
+    #[test]
+    fn a_log_that_grew_large_makes_room_for_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("daemon.log");
+        fs::write(&log, "small").unwrap();
+        rotate(&log);
+        assert!(log.exists());
+        for _ in 0..=LOGS_KEPT {
+            fs::File::create(&log).unwrap().set_len(LOG_LIMIT.0).unwrap();
+            rotate(&log);
+        }
+        let files = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, LOGS_KEPT as usize);
+    }
+}

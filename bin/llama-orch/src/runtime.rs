@@ -1,0 +1,58 @@
+//! Waiting: one small runtime where a command talks to the network, and the end by Ctrl-C.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::ending::{CommandResult, Ended};
+
+/// How often what is watched is looked at again.
+const WATCH_PACE: Duration = Duration::from_secs(1);
+
+/// Runs one future to its end on this thread.
+pub(crate) fn block_on<T, E: From<Failure>>(future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    runtime()?.block_on(future)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ExitCode::General, format!("cannot start a runtime: {error}")))
+}
+
+/// Looks again and again, `pace` apart, until the user presses Ctrl-C (130), or `look` says that all is seen.
+/// `look` runs outside the runtime, so that it may wait for something itself.
+pub(crate) fn repeat(pace: Duration, mut look: impl FnMut() -> Result<bool, Ended>) -> CommandResult {
+    let runtime = runtime()?;
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    loop {
+        if look()? {
+            return Ok(());
+        }
+        let pause = async {
+            tokio::select! {
+                _ = &mut interrupted => true,
+                () = tokio::time::sleep(pace) => false,
+            }
+        };
+        if runtime.block_on(pause) {
+            return Err(Ended::Told(ExitCode::Interrupted));
+        }
+    }
+}
+
+/// Shows something once, or each second until Ctrl-C.
+pub(crate) fn watch(watching: bool, mut show: impl FnMut() -> CommandResult) -> CommandResult {
+    if !watching {
+        return show();
+    }
+    repeat(WATCH_PACE, || match show() {
+        // A bad state is what somebody may be waiting to see change.
+        Ok(()) | Err(Ended::Told(_)) => Ok(false),
+        Err(ended) => Err(ended),
+    })
+}

@@ -1,0 +1,78 @@
+//! What is said on stderr: errors, hints, warnings, and what is going on.
+
+use std::io::IsTerminal;
+
+use orch_core::Failure;
+
+use crate::arguments::{ColorChoice, GlobalArguments};
+
+/// How this run talks to people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Talk {
+    quiet: bool,
+    color: bool,
+}
+
+const RED: &str = "31";
+const YELLOW: &str = "33";
+const CYAN: &str = "36";
+
+impl Talk {
+    pub(crate) fn new(global: &GlobalArguments) -> Self {
+        Self { quiet: global.quiet, color: global.color.on_stderr() }
+    }
+
+    /// An error and its hint, one line each.
+    pub(crate) fn failure(self, failure: &Failure) {
+        self.say("error", RED, &failure.message);
+        if let Some(hint) = &failure.hint {
+            self.say("hint", CYAN, hint);
+        }
+    }
+
+    /// What stops nothing but should be known.
+    pub(crate) fn warning(self, text: &str) {
+        if !self.quiet {
+            self.say("warning", YELLOW, text);
+        }
+    }
+
+    /// What is going on.
+    pub(crate) fn note(self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Whether moving pictures would be seen.
+    pub(crate) fn shows_progress(self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    fn say(self, label: &str, color: &str, text: &str) {
+        let text = one_line(text);
+        if self.color {
+            eprintln!("\x1b[1;{color}m{label}:\x1b[0m {text}");
+        } else {
+            eprintln!("{label}: {text}");
+        }
+    }
+}
+
+impl ColorChoice {
+    /// Whether stderr is coloured.
+    pub(crate) fn on_stderr(self) -> bool {
+        let unwanted =
+            || std::env::var_os(orch_runtime::environment::NO_COLOR).is_some_and(|it| !it.is_empty());
+        match self {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => std::io::stderr().is_terminal() && !unwanted(),
+        }
+    }
+}
+
+/// A message stays on its line, whatever a file or a tool put into it.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,98 @@
+//! Moments and durations, as people write and read them.
+
+use std::time::Duration;
+
+use orch_core::UnixMillis;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// `90s`, `10m`, `2h`, `7d`; a bare number counts seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => MINUTE,
+        "h" => HOUR,
+        "d" => DAY,
+        _ => return Err("write it as 90s, 10m, 2h or 7d".to_owned()),
+    };
+    let number: f64 = digits.parse().map_err(|_| "write it as 90s, 10m, 2h or 7d".to_owned())?;
+    Duration::try_from_secs_f64(number * unit as f64).map_err(|_| "is out of range".to_owned())
+}
+
+/// A moment: RFC 3339, or so long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    Moment(UnixMillis),
+    Ago(Duration),
+}
+
+impl Since {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(moment) = UnixMillis::from_rfc3339(text.trim()) {
+            return Ok(Since::Moment(moment));
+        }
+        parse_duration(text)
+            .map(Since::Ago)
+            .map_err(|_| "write it as 10m, 2h, 7d or 2026-01-31T12:00:00Z".to_owned())
+    }
+
+    pub(crate) fn before(self, now: UnixMillis) -> UnixMillis {
+        match self {
+            Since::Moment(moment) => moment,
+            Since::Ago(ago) => {
+                UnixMillis(now.0.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)))
+            }
+        }
+    }
+}
+
+/// The two largest units: `3s`, `4m05s`, `2h10m`, `3d4h`.
+pub(crate) fn show_duration(seconds: u64) -> String {
+    match seconds {
+        0..MINUTE => format!("{seconds}s"),
+        MINUTE..HOUR => format!("{}m{:02}s", seconds / MINUTE, seconds % MINUTE),
+        HOUR..DAY => format!("{}h{:02}m", seconds / HOUR, seconds % HOUR / MINUTE),
+        _ => format!("{}d{}h", seconds / DAY, seconds % DAY / HOUR),
+    }
+}
+
+/// `-` for nothing.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_and_without_a_unit() {
+        for (text, seconds) in
+            [("90", 90.0), ("1.5s", 1.5), ("10m", 600.0), ("2h", 7200.0), ("7d", 604_800.0)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "m", "-1s", "5 weeks", "1e99d", "ümlaut"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_date_or_so_long_ago() {
+        let now = UnixMillis(1_000_000);
+        assert_eq!(Since::parse("10s").unwrap().before(now), UnixMillis(990_000));
+        assert_eq!(Since::parse("1970-01-01T00:00:01Z").unwrap().before(now), UnixMillis(1000));
+        assert!(Since::parse("yesterday").is_err());
+    }
+
+    #[test]
+    fn durations_are_shown_by_their_two_largest_units() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (65, "1m05s"), (7800, "2h10m"), (273_600, "3d4h")] {
+            assert_eq!(show_duration(seconds), text);
+        }
+    }
+}
