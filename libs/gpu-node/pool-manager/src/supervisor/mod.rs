@@ -47,6 +47,10 @@ pub(crate) enum Command {
         drain: Duration,
         answer: Answer,
     },
+    /// Answered once reality was looked at and told: whatever lived is adopted and routed.
+    Present {
+        answer: Answer,
+    },
     /// The config file changed.
     Config(Box<LoadedInstance>),
     /// The database says that something else is wanted than this loop thinks.
@@ -216,6 +220,9 @@ impl Supervisor {
                 self.drain = drain;
                 self.waiting.push((Goal::Ready, answer));
                 self.step(Event::Restart { desired, force }).await;
+            }
+            Command::Present { answer } => {
+                let _ = answer.send(Ok(()));
             }
             Command::Config(instance) => {
                 let policy = Box::new(Policy::of(&instance.config));
