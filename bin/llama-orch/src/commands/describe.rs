@@ -41,7 +41,7 @@ fn sheet(document: &Value) -> String {
     for section in [
         pairs("", &overview(document)),
         block("command", &command_line(&document["effective_command"])),
-        pairs("variables", &entries(&document["env"])),
+        pairs("variables", &variables(&document["env"])),
         pairs("process", &entries(&document["process"])),
         pairs("last exit", &exit(&document["last_exit"])),
         block("findings", &findings(&document["findings"])),
@@ -110,8 +110,13 @@ fn command_line(words: &Value) -> Vec<String> {
 }
 
 fn entries(object: &Value) -> Vec<(String, String)> {
+    variables(object).into_iter().map(|(name, value)| (name.replace('_', " "), value)).collect()
+}
+
+/// Names as they are: they are not ours to make readable.
+fn variables(object: &Value) -> Vec<(String, String)> {
     let entries = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    entries.map(|(name, value)| (name.replace('_', " "), plain(value))).collect()
+    entries.map(|(name, value)| (name.clone(), plain(value))).collect()
 }
 
 fn exit(record: &Value) -> Vec<(String, String)> {
