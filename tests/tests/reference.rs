@@ -92,7 +92,8 @@ fn fields(text: &mut String) {
     );
     for field in FIELDS {
         let mark = if field.reach == Reach::Engine { " *" } else { "" };
-        let _ = writeln!(text, "| `{}`{mark} | {} | {} |", field.path, default_of(field), cell(field.meaning));
+        let _ =
+            writeln!(text, "| `{}`{mark} | {} | {} |", field.path, default_of(field), cell(field.meaning));
     }
 }
 
