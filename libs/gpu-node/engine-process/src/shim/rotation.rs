@@ -362,6 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn rotated_files_go_when_they_are_too_old() {
+        let scene = Scene::new("");
+        let day = Duration::from_hours(24);
+        for (number, days) in [(1, 1), (2, 8)] {
+            let file = File::create(rotated_path(&scene.live(), number)).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap() - day * days;
+            file.set_modified(written).unwrap();
+        }
+        remove_older(&scene.live(), day * 7, Bounds { max_bytes: 100, rotation: 3 });
+        assert!(scene.rotated(1).is_some());
+        assert!(scene.rotated(2).is_none());
+    }
+
+    #[test]
     fn a_lowered_rotation_removes_what_is_beyond_it() {
         let scene = Scene::new("");
         for number in 1..=4 {
