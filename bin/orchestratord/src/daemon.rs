@@ -1,7 +1,7 @@
 //! The start-up story of the HOME profile: one process with gateway, pool manager and this machine's node.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateway::{Gateway, ReplicaKey, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
@@ -14,6 +14,9 @@ use tokio::net::TcpListener;
 use crate::front::Front;
 use crate::metrics;
 use crate::routing::GatewayTraffic;
+
+/// For the last bytes to requests that had to be cut off when their time to finish was over.
+const GOODBYE: Duration = Duration::from_millis(250);
 
 /// What the daemon is told when it starts.
 pub struct DaemonOptions {
@@ -51,14 +54,14 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
 
     let table = TableHandle::default();
     let node_id = compose::node_id(&settings);
-    let traffic = GatewayTraffic { table: table.clone(), node_id: node_id.clone() };
-    let manager = PoolManager::start(Arc::clone(&node), Arc::new(traffic), &tasks.child()).await?;
+    let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
+    let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     let registry = metrics::registry(manager.clone());
     let gateway = Gateway::new(table.clone(), gateway_limits(&settings), registry);
 
     let state = ApiState {
         node: Arc::clone(&node),
-        manager,
+        manager: manager.clone(),
         slots: slot_counter(table, &node_id),
         operations: Arc::new(Operations::new(&tasks)),
         node_id: node_id.into(),
@@ -79,10 +82,22 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let signal = termination.await;
     tracing::info!(signal, "stopping; engines keep running");
     // Requests first: while they finish, supervision and routing go on.
-    http.shutdown(settings.limits.drain).await;
+    tokio::select! {
+        _ = http.shutdown(settings.limits.drain + GOODBYE) => {}
+        () = cut_after(settings.limits.drain, &manager, &traffic) => {}
+    }
     tasks.shutdown(compose::LAST_MOMENTS).await;
     daemon.farewell(&node);
     Ok(())
+}
+
+/// Cuts off the requests that are still in flight then, each with a terminal error; never ends by itself.
+async fn cut_after(limit: Duration, manager: &PoolManager, traffic: &GatewayTraffic) {
+    tokio::time::sleep(limit).await;
+    for snapshot in manager.snapshots() {
+        traffic.cut(&snapshot.instance, snapshot.replica);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Slots in use, as the gateway counts them.

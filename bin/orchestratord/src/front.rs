@@ -56,7 +56,7 @@ impl Inner {
             return refuse(dialect, &Problem::new(code, message), &id).map(Either::Left);
         }
         if !is_ours(request.uri().path()) {
-            return self.gateway.handle(request).await.map(Either::Left);
+            return self.gateway.handle_as(request, id).await.map(Either::Left);
         }
         let answered = self.api.clone().oneshot(request).await;
         let mut response = answered.unwrap_or_else(|never| match never {});

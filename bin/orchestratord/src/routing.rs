@@ -19,6 +19,11 @@ impl GatewayTraffic {
         ReplicaKey { node_id: self.node_id.clone(), pool_id: instance.to_string(), replica_id: replica }
     }
 
+    /// Ends all requests to a replica now.
+    pub(crate) fn cut(&self, instance: &InstanceName, replica: ReplicaId) {
+        self.table.close_replica(&self.key(instance, replica));
+    }
+
     fn replica(&self, snapshot: &ReplicaSnapshot) -> Option<Replica> {
         Some(Replica {
             key: self.key(&snapshot.instance, snapshot.replica),

@@ -143,9 +143,12 @@ pub fn host_name() -> String {
 /// A blocking step that is still under way when the daemon ends is cut after so long: each is safe to be cut.
 pub const LAST_MOMENTS: Duration = Duration::from_millis(200);
 
-/// The threads of a daemon.
+/// The threads of a daemon: half the processors, because engines and clients need the rest. Handing work from
+/// thread to thread costs more here than it brings.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors / 2).max(1))
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ExitCode::DaemonStartFailed, format!("cannot start threads: {error}")))

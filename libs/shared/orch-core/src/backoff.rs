@@ -70,7 +70,7 @@ mod tests {
                 jitter,
             };
             let delay = backoff.delay(attempt, random).as_secs_f64();
-            let centre = (initial * multiplier.powi(attempt as i32)).min(max);
+            let centre = (initial * multiplier.powf(f64::from(attempt))).min(max);
             prop_assert!(delay <= max + 1e-6);
             prop_assert!(delay >= centre * (1.0 - jitter) - 1e-6);
             prop_assert!(delay <= centre * (1.0 + jitter) + 1e-6);

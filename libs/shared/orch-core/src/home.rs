@@ -93,7 +93,8 @@ impl HomeLayout {
     }
 
     pub fn exit_record(&self, name: &InstanceName, replica: ReplicaId) -> PathBuf {
-        let file = if replica == ReplicaId::FIRST { "exit.json".to_owned() } else { format!("exit.{replica}.json") };
+        let file =
+            if replica == ReplicaId::FIRST { "exit.json".to_owned() } else { format!("exit.{replica}.json") };
         self.instance_logs(name).join(file)
     }
 
