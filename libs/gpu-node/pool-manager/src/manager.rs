@@ -8,7 +8,7 @@ use std::time::Duration;
 use instance_config::{Catalog, LoadedInstance, discover};
 use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
 use orch_runtime::Tasks;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::board::Board;
 use crate::node::Node;
@@ -130,7 +130,8 @@ impl PoolManager {
         found.ok_or_else(|| Failure::new(ExitCode::InstanceNotFound, format!("no instance is called {name}")))
     }
 
-    /// Reads the configs again: new instances get a supervisor, changed ones are told, removed ones let go.
+    /// Reads the configs again: new instances get a supervisor, changed ones are told, removed ones let go. When
+    /// this returns, requests are routed to every instance that runs.
     pub async fn refresh(&self) -> Result<Catalog, Failure> {
         let node = Arc::clone(&self.shared.node);
         let read = move || {
@@ -141,8 +142,9 @@ impl PoolManager {
         };
         let catalog = blocking(&self.shared.tasks, read).await?;
         let mut supervisors = self.shared.supervisors.lock().await;
+        let mut beginning = Vec::new();
         for instance in &catalog.instances {
-            self.supervise(&mut supervisors, instance).await;
+            beginning.extend(self.supervise(&mut supervisors, instance).await);
         }
         // A config that became unreadable keeps its supervisor: the model it started still serves.
         let broken = |name: &InstanceName| catalog.broken.iter().any(|it| it.name == name.as_str());
@@ -150,6 +152,10 @@ impl PoolManager {
         let idle = self.idle_instances();
         supervisors.retain(|name, _| known(name) || broken(name) || !idle.contains(name));
         drop(supervisors);
+        for begun in beginning {
+            // One that cannot begin because the daemon is ending is no reason to wait.
+            let _ = begun.await;
+        }
         Ok(catalog)
     }
 
@@ -162,19 +168,21 @@ impl PoolManager {
         &self,
         supervisors: &mut BTreeMap<InstanceName, Supervised>,
         instance: &LoadedInstance,
-    ) {
+    ) -> Option<oneshot::Receiver<()>> {
         let shared = &self.shared;
         match supervisors.get_mut(&instance.config.name) {
-            Some(known) if known.instance.config == instance.config => {}
+            Some(known) if known.instance.config == instance.config => None,
             Some(known) => {
                 known.instance = instance.clone();
                 known.handle.tell(Command::Config(Box::new(instance.clone()))).await;
+                None
             }
             None => {
                 let (node, board) = (Arc::clone(&shared.node), Arc::clone(&shared.board));
-                let handle = Supervisor::spawn(node, board, &shared.tasks, instance.clone());
+                let (handle, begun) = Supervisor::spawn(node, board, &shared.tasks, instance.clone());
                 let supervised = Supervised { handle, instance: instance.clone() };
                 supervisors.insert(instance.config.name.clone(), supervised);
+                Some(begun)
             }
         }
     }

@@ -126,13 +126,14 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the loop: looks at what is there, adopts what is ours, and reconciles it with what is wanted.
+    /// Starts the loop: looks at what is there, adopts what is ours, and reconciles it with what is wanted. The
+    /// receiver hears of it when requests are routed to what it found.
     pub(crate) fn spawn(
         node: Arc<Node>,
         board: Arc<Board>,
         tasks: &Tasks,
         instance: LoadedInstance,
-    ) -> SupervisorHandle {
+    ) -> (SupervisorHandle, oneshot::Receiver<()>) {
         let (sender, inbox) = mpsc::channel(64);
         let desired = instance.config.lifecycle.load.desired_default();
         let machine = Lifecycle::new(Policy::of(&instance.config), desired, 0);
@@ -157,18 +158,21 @@ impl Supervisor {
             last_history: None,
             last_good_probe: UnixMillis::default(),
         };
-        tasks.spawn("supervisor", supervisor.run());
-        SupervisorHandle { inbox: sender }
+        let (begun, has_begun) = oneshot::channel();
+        tasks.spawn("supervisor", supervisor.run(begun));
+        (SupervisorHandle { inbox: sender }, has_begun)
     }
 
     fn name(&self) -> &InstanceName {
         &self.instance.config.name
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, begun: oneshot::Sender<()>) {
         self.begin().await;
+        self.publish();
+        // Whoever waited for it may have left.
+        let _ = begun.send(());
         loop {
-            self.publish();
             match self.hear().await {
                 Heard::Command(command) => self.command(command).await,
                 Heard::Job(done) => self.job_done(done).await,
@@ -178,6 +182,7 @@ impl Supervisor {
                 Heard::Tick => self.step(Event::Tick).await,
                 Heard::Leave => break,
             }
+            self.publish();
         }
         self.board.remove(self.name(), self.replica);
     }
