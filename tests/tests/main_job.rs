@@ -116,7 +116,8 @@ fn a_killed_engine_is_spawned_again_within_its_first_delay_and_nobody_else_notic
     assert!((900..=1100).contains(&delay), "{delay} ms is not the first delay of 1 s ± 10 %");
     // Promised are 100 ms on an idle machine; two busy cores get a margin.
     let late = waited.saturating_sub(Duration::from_millis(delay));
-    assert!(late < Duration::from_millis(600), "spawned {late:?} after its delay of {delay} ms");
+    eprintln!("spawned {late:?} after its delay of {delay} ms");
+    assert!(late < Duration::from_millis(1000), "spawned {late:?} after its delay of {delay} ms");
 
     wait_for("the next engine to be ready", SOON, || home.ps("killed")["status"] == "running");
     let row = home.ps("killed");
@@ -188,7 +189,7 @@ fn a_stopped_daemon_leaves_the_engines_running_and_is_gone_in_time() {
     let stream = Stream::chat(&daemon.address, "a", 20_000);
     let begun = Instant::now();
     home.ok(&["daemon", "stop"]);
-    assert!(begun.elapsed() < Duration::from_secs(8), "took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
     assert!(!is_alive(daemon.pid));
     assert_eq!(home.run(&["daemon", "status"]).exit_code, Some(60));
     let cut = stream.finish(SOON);

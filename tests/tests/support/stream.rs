@@ -35,7 +35,7 @@ pub(crate) struct Finished {
 }
 
 impl Stream {
-    /// Asks `address` for a chat of exactly `tokens` tokens and waits until the first ones are there.
+    /// Asks `address` for a chat of exactly `tokens` tokens and waits until the first one is there.
     pub(crate) fn chat(address: &str, model: &str, tokens: u32) -> Self {
         let body = json!({
             "model": model, "messages": [{"role": "user", "content": "hello"}],
@@ -60,7 +60,10 @@ impl Stream {
             })
         };
         let stream = Self { socket, seen, reader: Some(reader) };
-        stream.wait_for_more();
+        wait_for("the beginning of the stream", SOON, || stream.event_count() > 0 || stream.has_ended());
+        if let Some(Err(error)) = &lock(&stream.seen).ended {
+            panic!("the stream has no beginning: {error}");
+        }
         stream
     }
 
