@@ -118,7 +118,7 @@ async fn await_ready(
     tokio::pin!(exit);
     loop {
         let examination = tokio::select! {
-            () = &mut exit => return Err(died(node, instance, pid).await?),
+            () = &mut exit => return Err(died(node, instance, pid)?),
             examination = engine.clone().examine() => examination,
         };
         engine.progress = examination.progress;
@@ -150,15 +150,10 @@ fn still_loading(instance: &LoadedInstance, limit: Duration) -> Failure {
 }
 
 /// The engine died while it loaded: told and written down. There is no daemon that would restart it.
-async fn died(node: &Node, instance: &LoadedInstance, pid: u32) -> Result<Failure, Failure> {
+fn died(node: &Node, instance: &LoadedInstance, pid: u32) -> Result<Failure, Failure> {
     let name = &instance.config.name;
     let path = node.home.exit_record(name, ReplicaId::FIRST);
-    let begun = Instant::now();
-    let mut report = CrashReport::read(&path, pid);
-    while report.exit_code.is_none() && begun.elapsed() < EXIT_RECORD_WAIT {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        report = CrashReport::read(&path, pid);
-    }
+    let report = CrashReport::of(&path, pid, EXIT_RECORD_WAIT);
     // A `down` that came in between has already written what happened.
     if node.store.desired(name)? != Some(DesiredState::Stopped) {
         recorder(node, instance).crash(&report)?;

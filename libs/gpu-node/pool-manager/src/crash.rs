@@ -1,6 +1,7 @@
 //! Why an engine is gone, in one line.
 
 use std::path::Path;
+use std::time::Duration;
 
 use engine_process::ExitRecord;
 
@@ -15,11 +16,12 @@ pub(crate) struct CrashReport {
 }
 
 impl CrashReport {
-    /// Reads the exit record that the shim left for this process.
-    pub(crate) fn read(record: &Path, pid: u32) -> Self {
-        match ExitRecord::read(record) {
-            Some(record) if record.pid == pid => Self::from_record(&record),
-            _ => Self {
+    /// From the exit record that the shim writes a moment after the end; waits for it, at most `limit`. Blocking
+    /// when `limit` is not zero.
+    pub(crate) fn of(record: &Path, pid: u32, limit: Duration) -> Self {
+        match ExitRecord::await_for(record, pid, limit) {
+            Some(record) => Self::from_record(&record),
+            None => Self {
                 reason: format!("pid {pid} is gone; its exit code is unknown"),
                 exit_code: None,
                 out_of_memory: false,
@@ -37,7 +39,7 @@ impl CrashReport {
         let words = last_words(record).map_or(String::new(), |line| format!(": {line}"));
         Self {
             reason: format!("pid {} {how}{memory}{words}", record.pid),
-            exit_code: record.code.or(record.signal.map(|signal| 128 + signal)),
+            exit_code: record.shell_code(),
             out_of_memory: record.out_of_memory,
         }
     }

@@ -71,7 +71,7 @@ impl Supervisor {
             }
             Some(RuntimeRow { pid: Some(pid), .. }) => {
                 let record = self.node.home.exit_record(self.name(), self.replica);
-                let report = CrashReport::read(&record, *pid);
+                let report = CrashReport::of(&record, *pid, Duration::ZERO);
                 self.crashed(&report).await;
                 self.step(Event::FoundDead { reason: report.reason }).await;
             }
@@ -100,7 +100,7 @@ impl Supervisor {
             return;
         }
         let record = self.node.home.exit_record(self.name(), self.replica);
-        let report = CrashReport::read(&record, engine.identity.pid);
+        let report = CrashReport::of(&record, engine.identity.pid, Duration::ZERO);
         self.crashed(&report).await;
         self.step(Event::Exited { reason: report.reason }).await;
     }
