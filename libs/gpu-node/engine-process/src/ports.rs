@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::path::Path;
 
 use crate::sys;
 
@@ -26,11 +27,19 @@ pub fn holder_of(port: u16) -> Option<PortHolder> {
     let sockets = listeners::get_all().unwrap_or_default();
     match sockets.into_iter().find(listens) {
         Some(socket) => {
-            Some(PortHolder { pid: Some(socket.process.pid), program: Some(socket.process.name) })
+            Some(PortHolder { pid: Some(socket.process.pid), program: Some(program_name(socket.process)) })
         }
         None if is_free("0.0.0.0", port) => None,
         None => Some(PortHolder::default()),
     }
+}
+
+/// The name of the program's file: the kernel's own name of a process ends after 15 letters. A file that cannot be
+/// seen leaves that name.
+fn program_name(process: listeners::Process) -> String {
+    let path = process.path.trim_end_matches(" (deleted)");
+    let file = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+    file.unwrap_or(process.name)
 }
 
 /// A port that is free on this host at the moment of asking.
@@ -52,6 +61,22 @@ mod tests {
         drop(listener);
         assert!(is_free("127.0.0.1", port));
         assert_eq!(holder_of(port), None);
+    }
+
+    #[test]
+    fn a_program_is_named_in_full() {
+        let process = |name: &str, path: &str| listeners::Process {
+            pid: 1,
+            name: name.to_owned(),
+            path: path.to_owned(),
+        };
+        for (name, path, shown) in [
+            ("a-program-with-a", "/usr/bin/a-program-with-a-name", "a-program-with-a-name"),
+            ("replaced", "/usr/bin/replaced (deleted)", "replaced"),
+            ("hidden", "", "hidden"),
+        ] {
+            assert_eq!(program_name(process(name, path)), shown);
+        }
     }
 
     #[test]
