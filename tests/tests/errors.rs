@@ -13,7 +13,7 @@ use support::SOON;
 use support::home::Home;
 use support::processes::{engines_in, is_port_free};
 use support::stream::Stream;
-use testkit::{ProgramRun, RunningEngine};
+use testkit::{ProgramRun, RunningEngine, wait_for};
 
 /// `error: <what>`, perhaps `hint: <what to do>`, one line each, and nothing on stdout.
 #[track_caller]
@@ -32,7 +32,8 @@ fn assert_told(run: &ProgramRun, code: i32, words: &[&str]) {
 #[test]
 fn a_port_that_a_foreign_process_holds_is_told_with_its_pid_and_name_and_nothing_is_spawned() {
     let home = Home::real();
-    let holder = RunningEngine::fake(home.scratch(), &[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let holder = RunningEngine::fake(elsewhere.path(), &[]);
     home.instance("a", &json!({"server": {"port": holder.port()}}));
     let pid = holder.pid().to_string();
     assert_told(&home.run(&["up", "a"]), 40, &[&pid, "fake-llama-server", &holder.port().to_string()]);
@@ -209,6 +210,14 @@ fn assert_reads_change_nothing(home: &Home) {
     }
 }
 
+/// A moment after an engine is ready its shim has written the handoff file and the times of the last lines.
+fn has_settled(home: &Path) -> bool {
+    let read = |path: &str| std::fs::read_to_string(home.join(path)).unwrap_or_default();
+    let noted = read("logs/a/stderr.log.index");
+    let noted = noted.lines().last().and_then(|line| line.split(' ').next()).and_then(|it| it.parse().ok());
+    noted == Some(read("logs/a/stderr.log").len()) && home.join("run/engines/a-r0.json").exists()
+}
+
 #[test]
 fn looking_changes_no_byte_of_a_home() {
     let home = Home::fake();
@@ -217,6 +226,7 @@ fn looking_changes_no_byte_of_a_home() {
     // A home that was never written to, then one with a history, then one whose engine runs.
     assert_reads_change_nothing(&home);
     home.ok(&["up", "a"]);
+    wait_for("the shim to have noted all", SOON, || has_settled(home.path()));
     assert_reads_change_nothing(&home);
     home.ok(&["down", "a"]);
     assert_reads_change_nothing(&home);

@@ -7,8 +7,10 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use support::SOON;
 use support::home::{Daemon, Home};
 use support::raw_http::send;
+use testkit::wait_for;
 
 const EVIL: &str = "https://evil.example";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -86,7 +88,7 @@ fn programs_on_the_machine_are_let_in_by_any_name_of_it() {
         let answer = send(&daemon.address, "GET", "/v1/models", &[("Host", &host)], "");
         assert_eq!(answer.status, 200, "{host}");
     }
-    let own_page = format!("http://localhost:{port}");
+    let own_page = format!("http://{}", daemon.address);
     let headers = [("Host", daemon.address.as_str()), ("Origin", own_page.as_str())];
     assert_eq!(send(&daemon.address, "GET", "/v1/models", &headers, "").status, 200);
 }
@@ -126,6 +128,7 @@ fn changes_need_the_token_that_only_the_user_can_read() {
 #[test]
 fn secrets_and_prompts_lie_where_only_their_owner_looks() {
     let (home, _daemon, _) = home_with_one_engine();
+    wait_for("the handoff file", SOON, || home.path().join("run/engines/a-r0.json").exists());
     let mode = |path: &str| std::fs::metadata(home.path().join(path)).unwrap().permissions().mode() & 0o777;
     for folder in ["", "state", "run", "logs"] {
         assert_eq!(mode(folder), 0o700, "{folder:?}");

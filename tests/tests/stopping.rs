@@ -188,13 +188,14 @@ fn a_foreign_llama_server_is_never_touched() {
 fn recycle_pid(home: &Home, stranger: &RunningEngine) {
     home.ok(&["up", "a"]);
     let (engine, shim) = (home.engine_pid("a"), home.shim_pid("a"));
+    // Written by the shim a moment after the engine is ready; `shim_pid` has waited for it.
     let handoff = home.path().join("run/engines/a-r0.json");
     let mut file: Value = serde_json::from_slice(&std::fs::read(&handoff).unwrap()).unwrap();
     kill_hard(shim);
     kill_hard(engine);
     wait_for("both to be gone", SOON, || !is_alive(engine) && !is_alive(shim));
     let (pid, port) = (stranger.pid(), stranger.port());
-    sql(home.path(), &format!("UPDATE runtime SET pid = {pid}, port = {port} WHERE instance_name = 'a'"));
+    sql(home.path(), &format!("UPDATE runtime SET pid = {pid}, port = {port} WHERE name = 'a'"));
     file["pid"] = json!(pid);
     file["url"] = json!(format!("http://127.0.0.1:{port}"));
     std::fs::write(&handoff, file.to_string()).unwrap();
