@@ -20,8 +20,6 @@ use crate::traffic::{ReplicaSnapshot, Traffic};
 
 /// How often configs and desired states are read again.
 const RECONCILE_PACE: Duration = Duration::from_secs(5);
-/// How long a start waits for what lived before to be adopted.
-const PRESENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How often old events and health rows are pruned.
 const PRUNE_PACE: Duration = Duration::from_secs(3600);
 
@@ -54,25 +52,9 @@ impl PoolManager {
         };
         let manager = Self { shared: Arc::new(shared) };
         manager.refresh().await?;
-        manager.await_presence().await;
         let reconciler = manager.clone();
         tasks.spawn("reconciler", async move { reconciler.reconcile_forever().await });
         Ok(manager)
-    }
-
-    /// Waits until every supervisor has met reality, but not for one that is held up.
-    async fn await_presence(&self) {
-        let handles: Vec<SupervisorHandle> =
-            self.shared.supervisors.lock().await.values().map(|it| it.handle.clone()).collect();
-        let all = async {
-            for handle in handles {
-                // A supervisor that is gone already keeps nobody waiting.
-                let _ = handle.ask(|answer| Command::Present { answer }).await;
-            }
-        };
-        if tokio::time::timeout(PRESENCE_LIMIT, all).await.is_err() {
-            tracing::warn!("some instances are still being looked at; going on without them");
-        }
     }
 
     /// The current truth about all replicas.

@@ -226,9 +226,6 @@ impl Supervisor {
                 self.waiting.push((Goal::Ready, answer));
                 self.step(Event::Restart { desired, force }).await;
             }
-            Command::Present { answer } => {
-                let _ = answer.send(Ok(()));
-            }
             Command::Config(instance) => {
                 let policy = Box::new(Policy::of(&instance.config));
                 if let Some(engine) = &mut self.engine {
