@@ -21,6 +21,9 @@ pub(crate) type Step<'a> = dyn Fn(&Target) -> Result<String, Failure> + Sync + '
 
 /// Takes the step on each, tells each outcome as it comes, and ends with the code of the first that failed.
 pub(crate) fn carry_out(context: &Context, doing: &str, chosen: &[Chosen], step: &Step<'_>) -> CommandResult {
+    if chosen.is_empty() {
+        context.talk.note("nothing to do");
+    }
     let spinner = Spinner::start(context.talk, &headline(doing, chosen));
     let (sender, outcomes) = mpsc::channel();
     let next = AtomicUsize::new(0);

@@ -52,6 +52,12 @@ fn list(context: &Context) -> CommandResult {
     };
     let rows: Vec<Vec<String>> = engines.iter().map(row).collect();
     context.printer.table(&["VERSION", "VARIANT", "SOURCE", "SIZE", "INSTALLED", "", "ID"], &rows)?;
+    if let Ok(used) = chosen_engine(context.home()?)
+        && used.id.is_none()
+    {
+        let executable = used.executable.display();
+        context.talk.note(&format!("in use: {executable} ({})", origin_words(used.origin)));
+    }
     Ok(())
 }
 

@@ -92,7 +92,7 @@ fn show_stream(context: &Context, events: &[EventRow]) -> CommandResult {
 fn line(event: &EventRow) -> String {
     let instance = event.instance.as_deref().unwrap_or("-");
     format!(
-        "{}  {:7}  {instance}  {}  {}",
+        "{}  {:7}  {instance:16}  {:17}  {}",
         event.ts.to_rfc3339(),
         event.level,
         event.event_type,

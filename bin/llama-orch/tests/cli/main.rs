@@ -1,0 +1,18 @@
+//! The command line as a user meets it: the real program, its exit codes and both of its streams.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "starts the program under test, and others it has to deal with"
+)]
+
+mod configs;
+mod daemon;
+mod engines;
+mod events_and_logs;
+mod life;
+mod locks;
+mod quickstart;
+mod reading;
+mod refusals;
+mod scene;

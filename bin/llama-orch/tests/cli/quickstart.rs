@@ -1,0 +1,118 @@
+//! `quickstart`: the first five minutes, in seconds.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use testkit::{ProgramRun, TempHome, fake_engine, free_port, real_llama_server};
+
+use crate::scene::{is_alive, only_error, row};
+
+/// A machine with an engine and without a network.
+struct Machine {
+    home: TempHome,
+    address: String,
+    /// Left to itself, it would choose the port that another test is choosing at the same moment.
+    port: String,
+    engine: std::path::PathBuf,
+}
+
+impl Machine {
+    fn with(engine: &Path) -> Self {
+        Self {
+            home: TempHome::new(),
+            address: format!("127.0.0.1:{}", free_port()),
+            port: free_port().to_string(),
+            engine: engine.to_owned(),
+        }
+    }
+
+    fn quickstart(&self, arguments: &[&str]) -> ProgramRun {
+        let mut command = self.home.command("llama-orch");
+        command.arg("quickstart").args(arguments);
+        if !arguments.contains(&"--stop") {
+            command.args(["--port", &self.port]);
+        }
+        command.env("LLAMA_SERVER", &self.engine).env("HF_ENDPOINT", "http://127.0.0.1:9");
+        command.env("ORCHESTRATORD_ADDR", &self.address);
+        testkit::run(command)
+    }
+}
+
+#[test]
+fn without_a_network_a_random_model_answers_and_says_so() {
+    let machine = Machine::with(&real_llama_server());
+    let run = machine.quickstart(&[]);
+    run.expect_exit(0);
+    assert!(run.stdout.contains("tokens/s") && run.stdout.contains("next:"), "{run}");
+    assert!(run.stderr.contains("its words are noise"), "{run}");
+    assert_eq!(row(&machine.home, "quickstart")["port"].to_string(), machine.port);
+}
+
+#[test]
+fn a_second_run_finds_everything_in_place() {
+    let machine = Machine::with(&fake_engine());
+    machine.quickstart(&[]).expect_exit(0);
+    let first = row(&machine.home, "quickstart");
+    let run = machine.quickstart(&["--json"]);
+    let document = run.expect_exit(0).json();
+    assert!(!run.stderr.contains("asking for"), "the hub is not asked again\n{run}");
+    assert_eq!(document["instance"]["pid"], first["pid"]);
+    assert_eq!(document["model"]["noise"], true);
+    assert!(!document["answer"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn it_ends_what_it_started_and_nothing_else() {
+    let machine = Machine::with(&fake_engine());
+    machine.quickstart(&[]).expect_exit(0);
+    let running = row(&machine.home, "quickstart");
+    machine.quickstart(&["--stop"]).expect_exit(0);
+    assert!(!is_alive(&running["pid"]));
+    machine.home.llama_orch(&["daemon", "status"]).expect_exit(60);
+    machine.quickstart(&["--stop"]).expect_exit(0);
+
+    machine.home.llama_orch(&["daemon", "start", "--addr", &machine.address]).expect_exit(0);
+    let mut command = machine.home.command("llama-orch");
+    let engine = fake_engine().display().to_string();
+    command.args(["quickstart", "--engine", &engine]);
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9");
+    testkit::run(command).expect_exit(0);
+    machine.quickstart(&["--stop"]).expect_exit(0);
+    machine.home.llama_orch(&["daemon", "status"]).expect_exit(0);
+}
+
+#[test]
+fn a_model_of_ones_own_takes_the_place_of_the_last_one() {
+    let machine = Machine::with(&fake_engine());
+    machine.quickstart(&[]).expect_exit(0);
+    let first = row(&machine.home, "quickstart");
+    let model = machine.home.tiny_model().display().to_string();
+    let document = machine.quickstart(&["--model", &model, "--json"]).expect_exit(0).json();
+    assert_eq!(
+        (&document["model"]["path"], &document["model"]["noise"]),
+        (&model.as_str().into(), &false.into())
+    );
+    assert_ne!(document["instance"]["pid"], first["pid"], "it was restarted for it");
+    machine.quickstart(&["--model", "/nowhere/m.gguf"]).expect_exit(54);
+    machine.quickstart(&["--model", "hf:nonsense"]).expect_exit(2);
+    machine.quickstart(&["--model", "hf:owner/repository"]).expect_exit(52);
+}
+
+#[test]
+fn a_port_that_somebody_holds_is_told_with_a_way_out() {
+    let machine = Machine::with(&fake_engine());
+    let holder = TcpListener::bind(&machine.address).unwrap();
+    let run = machine.quickstart(&[]);
+    let error = only_error(run.expect_exit(40));
+    assert!(error.contains(&machine.address) && run.stderr.contains("ORCHESTRATORD_ADDR"), "{run}");
+    drop(holder);
+    machine.quickstart(&[]).expect_exit(0);
+}
+
+#[test]
+fn an_engine_that_was_named_and_is_missing_is_not_replaced() {
+    let machine = Machine::with(Path::new("/nowhere/llama-server"));
+    let run = machine.quickstart(&[]);
+    assert!(only_error(run.expect_exit(50)).contains("LLAMA_SERVER"), "{run}");
+    machine.quickstart(&["--engine", "/nowhere/llama-server"]).expect_exit(50);
+}
