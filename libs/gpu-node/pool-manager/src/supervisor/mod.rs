@@ -47,10 +47,6 @@ pub(crate) enum Command {
         drain: Duration,
         answer: Answer,
     },
-    /// Answered once reality was looked at and told: whatever lived is adopted and routed.
-    Present {
-        answer: Answer,
-    },
     /// The config file changed.
     Config(Box<LoadedInstance>),
     /// The database says that something else is wanted than this loop thinks.
