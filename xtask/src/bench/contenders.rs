@@ -78,7 +78,7 @@ const ENGINE_FLAGS: [&str; 11] = [
     "--threads",
     "1",
     "--ctx-size",
-    "4096",
+    "2048",
     "--batch-size",
     "512",
     "--device",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 use testkit::free_port;
 
@@ -14,9 +14,10 @@ use super::throughput::{Load, Throughput};
 use super::{machine, programs, report};
 
 pub(super) fn run(options: &Options) -> Result<()> {
-    let ours = Ours::new(programs::llama_orch(options.program.as_deref())?);
+    let ours = Ours::new(&programs::llama_orch(options.program.as_deref())?);
     let has_load = programs::is_there("wrk", "wrk", "-v");
     let has_nginx = programs::is_there("nginx", "nginx", "-v");
+    let machine = machine::describe();
     let contenders = start(&ours, has_nginx)?;
     let load = Load::new(ours.home.scratch(), options.seconds)?;
     let (mut throughput, mut latency) = (Throughput::default(), Latency::default());
@@ -26,7 +27,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         }
         latency.measure_row(&contenders)?;
     }
-    let mut parts = vec![head(options)];
+    let mut parts = vec![format!("Median of {} rows in one run (least to most). {machine}\n", options.rows)];
     if has_load {
         parts.push(format!("`{}`:\n\n{}", load.shown(), throughput.table(&contenders)?));
         parts.push(against_peers(&throughput, &contenders));
@@ -44,7 +45,7 @@ fn start(ours: &Ours, has_nginx: bool) -> Result<Vec<Contender>> {
     ours.write_instance(MODEL, free_port(), SLOTS, &json!({}));
     ours.run(&["daemon", "start"])?;
     ours.run(&["up", MODEL])?;
-    let engine = ours.engine(MODEL).context("up returns when the engine is ready")?;
+    let engine = ours.running_engine(MODEL);
     let direct = format!("127.0.0.1:{}", engine.port);
     let scratch = ours.home.scratch();
     let mut contenders = vec![Contender::started("direct", direct.clone(), Vec::new())];
@@ -55,10 +56,6 @@ fn start(ours: &Ours, has_nginx: bool) -> Result<Vec<Contender>> {
     let own = vec![ours.daemon_pid()?, engine.shim_pid];
     contenders.push(Contender::started("llama-orch", ours.address(), own));
     Ok(contenders)
-}
-
-fn head(options: &Options) -> String {
-    format!("Median of {} rows in one run (least to most). {}\n", options.rows, machine::describe())
 }
 
 fn against_peers(throughput: &Throughput, contenders: &[Contender]) -> String {

@@ -5,15 +5,17 @@ use std::process::Command;
 
 use super::report::workspace;
 
-/// One line: cores, processor, kernel, day, commit.
+/// One line: cores, processor, kernel, how busy it is, day, commit. To be asked before anything is measured.
 pub(super) fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     format!(
-        "{cores} cores of {}, {} {}; {}, commit {}.",
+        "{cores} cores of {}, {} {}, load {} before; {}, commit {}.",
         processor(),
         std::env::consts::OS,
         kernel.trim(),
+        load.split(' ').next().unwrap_or("unknown"),
         said_by("date", &["-u", "+%Y-%m-%d"]),
         said_by("git", &["describe", "--always", "--dirty"]),
     )

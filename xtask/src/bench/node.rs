@@ -1,5 +1,7 @@
 //! `cargo xtask bench node`: what commands, daemon and shims cost on one machine.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -24,23 +26,25 @@ const PROBING: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(3);
 
 pub(super) fn run(options: &Options) -> Result<()> {
+    let program = programs::llama_orch(options.program.as_deref())?;
+    let machine = machine::describe();
     let mut table = Table::new(&["what", "how", "measured", "goal"]);
-    many_instances(options, &mut table)?;
-    one_instance(options, &mut table)?;
-    let text = format!(
-        "Median of {} rows in one run (least to most), the real engine on the tiny model. {}\n\n{table}",
-        options.rows,
-        machine::describe()
+    many_instances(&program, options, &mut table)?;
+    one_instance(&program, options, &mut table)?;
+    let rows = options.rows;
+    let head = format!(
+        "Median of {rows} rows in one run (least to most), {}. {machine}",
+        programs::engine_version()
     );
-    report::publish("node", &text, options.write)
+    report::publish("node", &format!("{head}\n\n{table}"), options.write)
 }
 
 /// `ps` in a home of many instances: without a daemon, first with none running, then with all.
-fn many_instances(options: &Options, table: &mut Table) -> Result<()> {
-    let ours = Ours::new(programs::llama_orch(options.program.as_deref())?);
-    for number in 0..MANY {
-        let every_second = json!({"healthcheck": {"interval": 1}});
-        ours.write_instance(&format!("m{number:02}"), free_port(), 1, &every_second);
+fn many_instances(program: &Path, options: &Options, table: &mut Table) -> Result<()> {
+    let ours = Ours::new(program);
+    let every_second = json!({"healthcheck": {"interval": 1}});
+    for (number, port) in distinct_ports().into_iter().enumerate() {
+        ours.write_instance(&format!("m{number:02}"), port, 1, &every_second);
     }
     ours.run(&["config", "init"])?;
     measure_ps(&ours, options, "all stopped, no daemon", table)?;
@@ -53,6 +57,15 @@ fn many_instances(options: &Options, table: &mut Table) -> Result<()> {
     ours.run(&["daemon", "stop"])?;
     ours.run(&["down", "--all", "--force"])?;
     Ok(())
+}
+
+/// One for each instance. A port that is only free may be given out twice.
+fn distinct_ports() -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    while ports.len() < MANY {
+        ports.insert(free_port());
+    }
+    ports
 }
 
 fn measure_ps(ours: &Ours, options: &Options, when: &str, table: &mut Table) -> Result<()> {
@@ -92,8 +105,8 @@ fn probing(ours: &Ours, options: &Options, table: &mut Table) -> Result<()> {
 }
 
 /// Daemon, shim, crash and stop, with one instance that is ready.
-fn one_instance(options: &Options, table: &mut Table) -> Result<()> {
-    let ours = Ours::new(programs::llama_orch(options.program.as_deref())?);
+fn one_instance(program: &Path, options: &Options, table: &mut Table) -> Result<()> {
+    let ours = Ours::new(program);
     let policy = json!({"initial_delay": 0, "max_retries": 100});
     ours.write_instance(MODEL, free_port(), 1, &json!({"restart_policy": policy}));
     ours.run(&["daemon", "start"])?;
@@ -105,7 +118,7 @@ fn one_instance(options: &Options, table: &mut Table) -> Result<()> {
 
 /// Of a fresh daemon each row: it has adopted the engine, and nobody has asked it for anything.
 fn memory(ours: &Ours, options: &Options, table: &mut Table) -> Result<()> {
-    let shim = ours.engine(MODEL).context("the engine is ready")?.shim_pid;
+    let shim = ours.running_engine(MODEL).shim_pid;
     let (mut daemons, mut shims) = (Vec::new(), Vec::new());
     for _ in 0..options.rows {
         ours.run(&["daemon", "restart"])?;
@@ -126,7 +139,7 @@ fn memory(ours: &Ours, options: &Options, table: &mut Table) -> Result<()> {
 fn crashes(ours: &Ours, options: &Options, table: &mut Table) -> Result<()> {
     let (mut spawned, mut ready) = (Vec::new(), Vec::new());
     for _ in 0..options.rows {
-        let engine = ours.engine(MODEL).context("the engine is ready")?;
+        let engine = ours.running_engine(MODEL);
         let pid = nix::unistd::Pid::from_raw(engine.pid.try_into().context("a pid is small")?);
         let begin = Instant::now();
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).context("the engine lives")?;
@@ -158,7 +171,7 @@ fn time_until_spawned(begin: Instant, port: u16, crashed: u32) -> Duration {
 fn daemon_stops(ours: &Ours, table: &mut Table) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..DAEMON_STOPS {
-        let engine = ours.engine(MODEL).context("the engine is ready")?.pid;
+        let engine = ours.running_engine(MODEL).pid;
         times.push(milliseconds(ours.run(&["daemon", "stop"])?));
         let after = ours.engine(MODEL).map(|it| it.pid);
         ensure!(after == Some(engine), "the engine did not outlive its daemon");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use orch_core::{InstanceName, ReplicaId};
 use serde_json::{Value, json};
-use testkit::{TempHome, free_port, real_llama_server};
+use testkit::{TempHome, free_port, real_llama_server, wait_for_value};
 
 /// A key, so that what is measured includes checking it. It protects nothing: loopback, for minutes.
 pub(super) const API_KEY: &str = "key-for-the-time-of-a-benchmark-only";
@@ -28,8 +28,8 @@ pub(super) struct Engine {
 }
 
 impl Ours {
-    pub(super) fn new(program: PathBuf) -> Self {
-        Self { home: TempHome::new(), program, port: free_port() }
+    pub(super) fn new(program: &Path) -> Self {
+        Self { home: TempHome::new(), program: program.to_path_buf(), port: free_port() }
     }
 
     /// Where the gateway listens.
@@ -45,7 +45,7 @@ impl Ours {
     pub(super) fn write_instance(&self, name: &str, port: u16, parallel: u32, more: &Value) {
         let mut config = json!({
             "name": name,
-            "model": {"path": self.home.tiny_model(), "threads": 1},
+            "model": {"path": self.home.tiny_model(), "threads": 1, "context_size": 2048},
             "server": {"port": port, "parallel": parallel},
         });
         for (section, value) in more.as_object().into_iter().flatten() {
@@ -89,6 +89,11 @@ impl Ours {
     pub(super) fn daemon_pid(&self) -> Result<u32> {
         let file = read_json(&self.home.layout().daemon_file())?;
         pid_of(&file, "pid")
+    }
+
+    /// The engine of an instance that runs: its shim sees it ready by itself, a moment before or after others.
+    pub(super) fn running_engine(&self, name: &str) -> Engine {
+        wait_for_value("the engine's handoff file", Duration::from_secs(30), || self.engine(name))
     }
 
     /// The engine of an instance; `None` while it has none that is ready.
