@@ -45,6 +45,22 @@ pub(crate) fn repeat(pace: Duration, mut look: impl FnMut() -> Result<bool, Ende
     }
 }
 
+/// From here on Ctrl-C ends the program with 130. What was begun is safe to be cut: locks end with their holder, and an
+/// engine that was started belongs to its shim.
+pub(crate) fn exit_on_interrupt() {
+    std::thread::spawn(|| {
+        let interrupted = block_on(async { tokio::signal::ctrl_c().await.map_err(|_| unheard()) });
+        if interrupted.is_ok() {
+            std::process::exit(i32::from(ExitCode::Interrupted.number()));
+        }
+    });
+}
+
+/// Without a handler the system ends the program at Ctrl-C, which is as good.
+fn unheard() -> Failure {
+    Failure::new(ExitCode::General, "cannot listen for Ctrl-C")
+}
+
 /// Shows something once, or each second until Ctrl-C.
 pub(crate) fn watch(watching: bool, mut show: impl FnMut() -> CommandResult) -> CommandResult {
     if !watching {

@@ -17,14 +17,18 @@ mod rm;
 mod unlock;
 mod up;
 
-use crate::arguments::Command;
+use crate::arguments::{Command, EngineAction};
 use crate::context::Context;
 use crate::ending::CommandResult;
+use crate::runtime::exit_on_interrupt;
 
 /// Carries out what was typed.
 pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
     if !knows_servers(&command) {
         context.refuse_server()?;
+    }
+    if takes_long(&command) {
+        exit_on_interrupt();
     }
     match command {
         Command::Quickstart(arguments) => quickstart::run(context, &arguments),
@@ -42,6 +46,16 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),
         Command::Completions { shell } => completions::run(context, shell),
+    }
+}
+
+/// Commands that wait for something, and do not listen for Ctrl-C themselves.
+fn takes_long(command: &Command) -> bool {
+    match command {
+        Command::Up(arguments) => !arguments.no_detach,
+        Command::Engine { action } => matches!(action, EngineAction::Install(_)),
+        Command::Quickstart(_) | Command::Down(_) | Command::Restart(_) | Command::Rm(_) => true,
+        _ => false,
     }
 }
 

@@ -129,6 +129,19 @@ fn a_start_that_is_not_waited_for_goes_on() {
 }
 
 #[test]
+fn a_start_that_is_interrupted_leaves_the_engine_running() {
+    let home = home_with_engine();
+    add_instance(&home, "chat", &[("FAKE_NEVER_READY", "1")]);
+    let starting = crate::scene::Attached::start(&home, &["up", "chat"]);
+    testkit::wait_for("the engine", std::time::Duration::from_secs(30), || {
+        !row(&home, "chat")["pid"].is_null()
+    });
+    assert_eq!(starting.interrupt(), Some(130));
+    assert!(is_alive(&row(&home, "chat")["pid"]));
+    home.llama_orch(&["down", "chat", "--force"]).expect_exit(0);
+}
+
+#[test]
 fn a_dry_run_shows_the_command_line_without_secrets_and_starts_nothing() {
     let home = home_with_engine();
     let model = home.tiny_model();
