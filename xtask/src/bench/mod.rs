@@ -23,8 +23,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup;
 
-pub(crate) const USAGE: &str = "\
-  bench gateway|node   measure, and write docs/BENCHMARKS.md
+pub(crate) const USAGE: &str = "  bench gateway|node   measure, and write docs/BENCHMARKS.md
       --rows N             how often everything is repeated (8)
       --seconds N          length of one load (5)
       --no-write           only print
