@@ -96,7 +96,10 @@ async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> R
                     return Ok(file);
                 }
             }
-            None if engine_process::start_mark(pid).is_none() => {
+            // Another one may have been quicker and not yet be known: its file tells who it is.
+            None if engine_process::start_mark(pid).is_none()
+                && engine_process::holder(&home.daemon_lock()).is_none() =>
+            {
                 return Err(start_failed(home, "it ended at once", log_begin));
             }
             None => {}

@@ -12,7 +12,11 @@ fn lint_names_every_claim_to_a_port() {
     for name in ["a", "b"] {
         home.write_instance(
             name,
-            &json!({"name": name, "model": {"path": model, "threads": 1, "context_size": 2048}, "server": {"port": 8155}}),
+            &json!({
+                "name": name,
+                "model": {"path": model, "threads": 1, "context_size": 2048},
+                "server": {"port": 8155},
+            }),
         );
     }
     cli_snapshot!(home, ["config", "validate"], @r"

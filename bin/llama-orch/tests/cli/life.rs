@@ -41,14 +41,13 @@ fn from_init_to_rm() {
 #[test]
 fn init_says_what_it_wrote_and_what_is_missing() {
     let home = TempHome::new();
-    cli_snapshot!(home, ["init", "chat", "--model", "missing.gguf", "--port", "8123"], @r"
+    cli_snapshot!(home, ["init", "chat", "--model", "missing.gguf", "--port", "8123", "--threads", "1"], @r"
     exit code: 0
     ----- stdout -----
     chat is written: [HOME]/instances/chat/config.json (port [PORT])
 
     ----- stderr -----
     warning: model.path: there is no model [HOME]/missing.gguf
-    warning: model.threads: 8 threads are more than the 2 CPUs
     start it with: llama-orch up chat
     ");
 }

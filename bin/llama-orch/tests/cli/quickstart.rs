@@ -1,6 +1,7 @@
 //! `quickstart`: the first five minutes, in seconds.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use testkit::{ProgramRun, TempHome, fake_engine, free_port, real_llama_server};
@@ -14,6 +15,7 @@ struct Machine {
     /// Left to itself, it would choose the port that another test is choosing at the same moment.
     port: String,
     engine: std::path::PathBuf,
+    hub: String,
 }
 
 impl Machine {
@@ -23,6 +25,7 @@ impl Machine {
             address: format!("127.0.0.1:{}", free_port()),
             port: free_port().to_string(),
             engine: engine.to_owned(),
+            hub: "http://127.0.0.1:9".to_owned(),
         }
     }
 
@@ -32,7 +35,7 @@ impl Machine {
         if !arguments.contains(&"--stop") {
             command.args(["--port", &self.port]);
         }
-        command.env("LLAMA_SERVER", &self.engine).env("HF_ENDPOINT", "http://127.0.0.1:9");
+        command.env("LLAMA_SERVER", &self.engine).env("HF_ENDPOINT", &self.hub);
         command.env("ORCHESTRATORD_ADDR", &self.address);
         testkit::run(command)
     }
@@ -115,4 +118,43 @@ fn an_engine_that_was_named_and_is_missing_is_not_replaced() {
     let run = machine.quickstart(&[]);
     assert!(only_error(run.expect_exit(50)).contains("LLAMA_SERVER"), "{run}");
     machine.quickstart(&["--engine", "/nowhere/llama-server"]).expect_exit(50);
+}
+
+/// A hub that has the model which a quick start takes, and ends with the test.
+fn hub_with(model: Vec<u8>) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let file = "qwen2.5-0.5b-instruct-q4_k_m.gguf";
+    let listing = serde_json::json!([{"type": "file", "path": file, "size": model.len()}]).to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let path = path_of(&stream);
+            let body = if path.ends_with(file) { model.as_slice() } else { listing.as_bytes() };
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            // A client that went away needs no answer.
+            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(body));
+        }
+    });
+    address
+}
+
+fn path_of(stream: &TcpStream) -> String {
+    let mut head = String::new();
+    let mut reader = BufReader::new(stream);
+    while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
+    head.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_real_model_comes_from_the_hub_once() {
+    let mut machine = Machine::with(&fake_engine());
+    machine.hub = hub_with(std::fs::read(machine.home.tiny_model()).unwrap());
+    let document = machine.quickstart(&["--json"]).expect_exit(0).json();
+    assert_eq!(document["model"]["noise"], false);
+    let path = document["model"]["path"].as_str().unwrap();
+    assert!(path.starts_with(machine.home.layout().models().to_str().unwrap()), "{path}");
+    machine.hub = "http://127.0.0.1:9".to_owned();
+    let again = machine.quickstart(&["--json"]).expect_exit(0).json();
+    assert_eq!(again["model"], document["model"]);
 }
