@@ -59,7 +59,8 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Reads a file of at most `limit` bytes; a larger one is refused, because files of this kind never are.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
+    // Room for nearly all of these files: an empty vector would be filled in ever larger small steps.
+    let mut content = Vec::with_capacity(4096);
     File::open(path)?.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));

@@ -36,7 +36,8 @@ pub(crate) fn read_document(path: &Path) -> Result<Map<String, Value>, Unreadabl
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Unreadable::new(ExitCode::ConfigParse, "is not a file"));
     }
-    let mut bytes = Vec::new();
+    // Room for nearly every config at once.
+    let mut bytes = Vec::with_capacity(8192);
     File::open(path).map_err(io)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(io)?;
     parse_document(&bytes)
 }

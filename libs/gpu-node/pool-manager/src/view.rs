@@ -2,6 +2,7 @@
 //!
 //! Built from config, database and system without changing a byte of any.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use engine_process::{ExitRecord, LockHolder, Ownership};
@@ -70,7 +71,20 @@ pub struct Viewer<'a> {
 impl Viewer<'_> {
     /// A row for each instance of the catalog, in its order.
     pub fn instances(&self, catalog: &Catalog) -> Result<Vec<InstanceView>, Failure> {
-        catalog.instances.iter().map(|instance| self.instance(instance)).collect()
+        // Two questions to the database for all, not two for each.
+        let (rows, known) = match self.reader {
+            Some(reader) => (reader.runtimes()?, reader.instances()?),
+            None => (Vec::new(), Vec::new()),
+        };
+        let rows: HashMap<_, _> = rows.iter().map(|row| ((&row.name, row.replica), row)).collect();
+        let desired: HashMap<_, _> = known.iter().map(|known| (&known.name, known.desired_state)).collect();
+        let view = |instance: &LoadedInstance| {
+            let name = &instance.config.name;
+            let row = rows.get(&(name, ReplicaId::FIRST)).copied();
+            let desired = desired.get(name).copied();
+            self.assemble(instance, row, desired, &observe(self.home, row, name, ReplicaId::FIRST))
+        };
+        Ok(catalog.instances.iter().map(view).collect())
     }
 
     /// The row of one instance.
@@ -78,7 +92,10 @@ impl Viewer<'_> {
         let config = &instance.config;
         let replica = ReplicaId::FIRST;
         let row = self.row(&config.name, replica)?;
-        let desired = self.desired(instance)?;
+        let desired = match self.reader {
+            Some(reader) => reader.desired(&config.name)?,
+            None => None,
+        };
         let actual = observe(self.home, row.as_ref(), &config.name, replica);
         Ok(self.assemble(instance, row.as_ref(), desired, &actual))
     }
@@ -90,22 +107,15 @@ impl Viewer<'_> {
         })
     }
 
-    fn desired(&self, instance: &LoadedInstance) -> Result<DesiredState, Failure> {
-        let written = match self.reader {
-            Some(reader) => reader.desired(&instance.config.name)?,
-            None => None,
-        };
-        Ok(written.unwrap_or_else(|| instance.config.lifecycle.load.desired_default()))
-    }
-
     fn assemble(
         &self,
         instance: &LoadedInstance,
         row: Option<&RuntimeRow>,
-        desired: DesiredState,
+        desired: Option<DesiredState>,
         actual: &Actual,
     ) -> InstanceView {
         let config = &instance.config;
+        let desired = desired.unwrap_or_else(|| config.lifecycle.load.desired_default());
         let replica = ReplicaId::FIRST;
         let identity = match actual {
             Actual::Ours(live) => Some(&live.identity),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -55,10 +56,14 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
     Some(Stat { state, entry, processor_ticks: number(11)? + number(12)? })
 }
 
-fn boot_id() -> String {
-    let text =
-        read_bounded(Path::new("/proc/sys/kernel/random/boot_id"), SMALL_FILE_LIMIT).unwrap_or_default();
-    String::from_utf8_lossy(&text).trim().to_owned()
+/// The same for as long as this process lives.
+fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let text = read_bounded(path, SMALL_FILE_LIMIT).unwrap_or_default();
+        String::from_utf8_lossy(&text).trim().to_owned()
+    })
 }
 
 fn mark_of(entry: &ProcessEntry) -> StartMark {
