@@ -243,6 +243,7 @@ impl LogKeeper {
     /// and the cut is lost; whether that was anything is known afterwards.
     fn cut(&mut self, copied: &mut rotation::Copied) {
         let mut cut_before = false;
+        let mut copies = 0;
         for _ in 0..CUT_TRIES {
             let size = self.size();
             if size == 0 || !self.ends_a_line(size) {
@@ -250,6 +251,11 @@ impl LogKeeper {
                 continue;
             }
             if !cut_before {
+                // A writer that outran the copies and stands still now has its last lines kept.
+                if copies < COPY_TRIES && !copied.has_room_until(size) {
+                    copies += 1;
+                    *copied = self.copy(size);
+                }
                 copied.extend(&self.file, size, UnixMillis::now());
             }
             if self.size() != size {
