@@ -12,6 +12,9 @@ use state_store::NewEvent;
 
 use crate::daemon_file::{self, DaemonFile};
 
+/// A daemon that was killed keeps its lock until the last of its threads is gone.
+const DYING: Duration = Duration::from_secs(5);
+
 /// Being the daemon of a home: as long as this is held nobody else is.
 pub struct HomeDaemon {
     _lock: LockGuard,
@@ -22,7 +25,11 @@ pub struct HomeDaemon {
 impl HomeDaemon {
     /// Takes the place, or fails with 61 and names who has it.
     pub fn claim(home: &HomeLayout) -> Result<Self, Failure> {
-        let lock = engine_process::acquire(&home.daemon_lock(), "daemon", Duration::ZERO)
+        let path = home.daemon_lock();
+        let lock = engine_process::acquire(&path, "daemon", Duration::ZERO)
+            .or_else(|error| {
+                if is_dying(&error) { engine_process::acquire(&path, "daemon", DYING) } else { Err(error) }
+            })
             .map_err(|error| already(home, error))?;
         let local_token = Token::generate()
             .map_err(|error| Failure::new(ExitCode::DaemonStartFailed, format!("no randomness: {error}")))?;
@@ -60,6 +67,13 @@ impl HomeDaemon {
             tracing::warn!(%failure, "the end of the daemon could not be written down");
         }
     }
+}
+
+/// Whether the one who has the lock has ended and only not yet let go.
+fn is_dying(error: &LockError) -> bool {
+    let LockError::Held { holder: Some(holder), .. } = error else { return false };
+    let mark = engine_process::start_mark(holder.pid);
+    mark.is_none() || mark != holder.start_mark
 }
 
 fn already(home: &HomeLayout, error: LockError) -> Failure {
