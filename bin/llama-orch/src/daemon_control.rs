@@ -88,7 +88,12 @@ async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> R
     let begun = Instant::now();
     loop {
         match daemon_file::living(home) {
-            Some(file) if file.pid != pid => return Err(already_running(&file)),
+            // Another one was quicker. Ours is about to notice; nothing of this start is left behind.
+            Some(file) if file.pid != pid => {
+                if engine_process::start_mark(pid).is_none() {
+                    return Err(already_running(&file));
+                }
+            }
             Some(file) => {
                 if let Some(client) = DaemonClient::living(home)
                     && client.is_healthy().await

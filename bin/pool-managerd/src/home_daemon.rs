@@ -28,7 +28,7 @@ impl HomeDaemon {
         let path = home.daemon_lock();
         let lock = engine_process::acquire(&path, "daemon", Duration::ZERO)
             .or_else(|error| {
-                if is_dying(&error) { engine_process::acquire(&path, "daemon", DYING) } else { Err(error) }
+                if is_passing(&error) { engine_process::acquire(&path, "daemon", DYING) } else { Err(error) }
             })
             .map_err(|error| already(home, error))?;
         let local_token = Token::generate()
@@ -69,9 +69,11 @@ impl HomeDaemon {
     }
 }
 
-/// Whether the one who has the lock has ended and only not yet let go.
-fn is_dying(error: &LockError) -> bool {
-    let LockError::Held { holder: Some(holder), .. } = error else { return false };
+/// Whether the lock will be free in a moment: the one who has it has ended and only not yet let go, or nobody has
+/// it and somebody just looked whether it is held.
+fn is_passing(error: &LockError) -> bool {
+    let LockError::Held { holder, .. } = error else { return false };
+    let Some(holder) = holder else { return true };
     let mark = engine_process::start_mark(holder.pid);
     mark.is_none() || mark != holder.start_mark
 }
