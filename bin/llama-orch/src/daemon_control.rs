@@ -87,27 +87,22 @@ fn check_address(home: &HomeLayout, addr: Option<&str>) -> Result<(), Failure> {
 async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> Result<DaemonFile, Failure> {
     let begun = Instant::now();
     loop {
+        let ours_lives = engine_process::start_mark(pid).is_some();
         match daemon_file::living(home) {
-            // Another one was quicker. Ours is about to notice; nothing of this start is left behind.
-            Some(file) if file.pid != pid => {
-                if engine_process::start_mark(pid).is_none() {
-                    return Err(already_running(&file));
-                }
-            }
-            Some(file) => {
+            Some(file) if file.pid == pid => {
                 if let Some(client) = DaemonClient::living(home)
                     && client.is_healthy().await
                 {
                     return Ok(file);
                 }
             }
-            // Another one may have been quicker and not yet be known: its file tells who it is.
-            None if engine_process::start_mark(pid).is_none()
-                && engine_process::holder(&home.daemon_lock()).is_none() =>
-            {
+            // Another one was quicker; ours has noticed, and nothing of this start is left behind.
+            Some(file) if !ours_lives => return Err(already_running(&file)),
+            // Another one may have been quicker and not yet be known: its file will tell who it is.
+            None if !ours_lives && engine_process::holder(&home.daemon_lock()).is_none() => {
                 return Err(start_failed(home, "it ended at once", log_begin));
             }
-            None => {}
+            _ => {}
         }
         if begun.elapsed() >= START_LIMIT {
             let why = format!("it does not answer after {} s", START_LIMIT.as_secs());
