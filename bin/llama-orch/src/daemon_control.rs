@@ -10,7 +10,7 @@ use engine_process::DetachedCommand;
 use orch_core::{ByteCount, ExitCode, Failure, HomeLayout};
 use orch_runtime::environment;
 use orchestratord::client::DaemonClient;
-use orchestratord::daemon::{DaemonOptions, load_settings};
+use orchestratord::daemon::{ADDR, DaemonOptions, load_settings};
 use orchestratord::daemon_file::{self, DaemonFile};
 
 use crate::runtime::block_on;
@@ -29,7 +29,7 @@ const LAST_LINES: usize = 5;
 
 /// What a daemon of this home is started with.
 pub(crate) fn options(home: &HomeLayout, addr: Option<&str>) -> DaemonOptions {
-    let flags = addr.map(|addr| ("orchestratord.addr", addr.to_owned())).into_iter().collect();
+    let flags = addr.map(|addr| (ADDR, addr.to_owned())).into_iter().collect();
     DaemonOptions { home: home.clone(), flags }
 }
 

@@ -18,6 +18,9 @@ use crate::routing::GatewayTraffic;
 /// For the last bytes to requests that had to be cut off when their time to finish was over.
 const GOODBYE: Duration = Duration::from_millis(250);
 
+/// The setting behind `--addr`.
+pub const ADDR: &str = "orchestratord.addr";
+
 /// What the daemon is told when it starts.
 pub struct DaemonOptions {
     pub home: HomeLayout,
@@ -31,8 +34,9 @@ pub fn run(options: &DaemonOptions) -> Result<(), Failure> {
     let settings = load_settings(options)?;
     let node = compose::open_node(home)?;
     let daemon = HomeDaemon::claim(home)?;
+    let addr_flag = options.flags.iter().find(|(key, _)| *key == ADDR).map(|(_, value)| value.clone());
     let runtime = compose::runtime()?;
-    let result = runtime.block_on(live(node, settings, daemon));
+    let result = runtime.block_on(live(node, settings, daemon, addr_flag));
     runtime.shutdown_timeout(compose::LAST_MOMENTS);
     result
 }
@@ -43,7 +47,12 @@ pub fn load_settings(options: &DaemonOptions) -> Result<Settings, Failure> {
     Settings::load(&options.home.settings(), &environment, &options.flags)
 }
 
-async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), Failure> {
+async fn live(
+    node: Node,
+    settings: Settings,
+    daemon: HomeDaemon,
+    addr_flag: Option<String>,
+) -> Result<(), Failure> {
     let node = Arc::new(node);
     let started = Instant::now();
     let tasks = Tasks::new();
@@ -76,7 +85,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     };
     let front = Front::new(gateway, api::router(state), door);
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
-    daemon.announce(&node, address)?;
+    daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
 
     let signal = termination.await;

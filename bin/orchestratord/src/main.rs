@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use orch_core::HomeLayout;
 use orch_runtime::telemetry::{self, TelemetryOptions};
-use orchestratord::daemon::{DaemonOptions, run};
+use orchestratord::daemon::{ADDR, DaemonOptions, run};
 
 /// The control plane of llama-orch: one API in front of many llama.cpp servers.
 #[derive(Parser)]
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let result =
         telemetry::init(&TelemetryOptions { filter, default_filter: "info", color: true }).and_then(|()| {
             let home = std::path::absolute(&arguments.home).unwrap_or(arguments.home);
-            let flags = arguments.addr.map(|addr| ("orchestratord.addr", addr)).into_iter().collect();
+            let flags = arguments.addr.map(|addr| (ADDR, addr)).into_iter().collect();
             run(&DaemonOptions { home: HomeLayout::new(home), flags })
         });
     pool_managerd::compose::report(result)

@@ -22,6 +22,9 @@ pub struct DaemonFile {
     pub token: String,
     pub version: String,
     pub started_at: UnixMillis,
+    /// The address as it was given with `--addr`: a restart keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr_flag: Option<String>,
 }
 
 impl std::fmt::Debug for DaemonFile {

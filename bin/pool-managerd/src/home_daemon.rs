@@ -37,7 +37,12 @@ impl HomeDaemon {
     }
 
     /// From here on commands find the daemon.
-    pub fn announce(&self, node: &Node, address: SocketAddr) -> Result<(), Failure> {
+    pub fn announce(
+        &self,
+        node: &Node,
+        address: SocketAddr,
+        addr_flag: Option<String>,
+    ) -> Result<(), Failure> {
         let pid = std::process::id();
         let unseen = || Failure::new(ExitCode::DaemonStartFailed, "this process is not in the process table");
         let file = DaemonFile {
@@ -47,6 +52,7 @@ impl HomeDaemon {
             token: self.local_token.secret().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: UnixMillis::now(),
+            addr_flag,
         };
         file.write(&node.home).map_err(|error| {
             let path = node.home.daemon_file();

@@ -62,7 +62,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     };
     let front = NodeFront { door: Arc::new(door), api: api::router(state) };
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
-    daemon.announce(&node, address)?;
+    daemon.announce(&node, address, None)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
     let signal = asked_to_end.await;
     tracing::info!(signal, "stopping; engines keep running");

@@ -19,11 +19,12 @@ pub(super) fn run(context: &Context, action: DaemonAction) -> CommandResult {
         DaemonAction::Start { foreground: true, addr } => Ok(daemon::run(&options(home, addr.as_deref()))?),
         DaemonAction::Start { foreground: false, addr } => started(context, &start(home, addr.as_deref())?),
         DaemonAction::Restart { addr } => {
-            // Nothing to stop is nothing in the way.
-            if daemon_file::living(home).is_some() {
-                stop(home)?;
-            }
-            started(context, &start(home, addr.as_deref())?)
+            // Nothing to stop is nothing in the way; an address that was given to the old one is kept.
+            let kept = match daemon_file::living(home) {
+                Some(_) => stop(home)?.addr_flag,
+                None => None,
+            };
+            started(context, &start(home, addr.or(kept).as_deref())?)
         }
         DaemonAction::Stop => stopped(context, &stop(home)?),
         DaemonAction::Status => status(context),
