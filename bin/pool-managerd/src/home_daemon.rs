@@ -58,7 +58,12 @@ impl HomeDaemon {
             let path = node.home.daemon_file();
             Failure::new(ExitCode::DaemonStartFailed, format!("cannot write {}: {error}", path.display()))
         })?;
-        remember(node, EventType::DaemonStarted, format!("daemon started as pid {pid} on {address}"))
+        // The event is a remark; a database that is busy just now is no reason not to serve.
+        let started = format!("daemon started as pid {pid} on {address}");
+        if let Err(failure) = remember(node, EventType::DaemonStarted, started) {
+            tracing::warn!(%failure, "the start of the daemon could not be written down");
+        }
+        Ok(())
     }
 
     /// The last thing a daemon does: its file goes, its end is written down.

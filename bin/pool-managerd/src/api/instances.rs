@@ -66,8 +66,8 @@ pub(super) async fn stop(
     Path(name): Path<String>,
     Json(request): Json<StopRequest>,
 ) -> Accepted {
-    let instance = find(&state, &name).await?;
-    let name = instance.config.name.to_string();
+    // A config that broke or went away does not keep its engine from being stopped.
+    let name = find(&state, &name).await.map_or(name, |instance| instance.config.name.to_string());
     let manager = state.manager.clone();
     let drain = Duration::from_millis(request.drain_ms);
     Ok(accepted(

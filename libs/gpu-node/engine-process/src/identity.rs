@@ -66,6 +66,23 @@ pub(crate) enum Sight {
 }
 
 impl ProcessIdentity {
+    /// The same process after it has become another program: a wrapper script that ended in `exec`. Proven by the
+    /// engine lock, which names this pid and start mark and is held by what inherited it. `None` when there is no
+    /// such proof.
+    #[must_use]
+    pub fn followed(&self, engine_lock: &Path) -> Option<Self> {
+        let born = crate::locks::running_engine(engine_lock)?.identity;
+        if born.pid != self.pid || born.started_at != self.started_at {
+            return None;
+        }
+        match sys::sight(self.pid) {
+            Sight::Seen(seen) if seen.started_at == self.started_at => {
+                Some(Self { executable: seen.executable?, ..self.clone() })
+            }
+            _ => None,
+        }
+    }
+
     /// Looks at the process that has the pid now.
     pub fn check(&self) -> Ownership {
         match sys::sight(self.pid) {

@@ -1,5 +1,7 @@
 //! What really is: the process of a replica, as the database, the handoff file, its lock and the system tell.
 
+use std::path::Path;
+
 use engine_process::{Handoff, Ownership, ProcessIdentity, StartMark};
 use orch_core::{HomeLayout, InstanceName, ReplicaId};
 use state_store::RuntimeRow;
@@ -35,7 +37,8 @@ pub fn observe(
     let handoff = Handoff::read(&home.handoff(name, replica)).ok();
     let recorded = row.and_then(row_identity);
     let mut foreign = None;
-    if let Some(identity) = recorded {
+    let lock = home.engine_lock(name, replica);
+    if let Some(identity) = recorded.map(|identity| current(identity, &lock)) {
         match identity.check() {
             Ownership::Ours => {
                 let handoff = handoff.filter(|file| file.pid == identity.pid);
@@ -64,13 +67,22 @@ pub fn observe(
         }));
     }
     // Born, but whoever gave birth to it died before it was written down, and it is not ready yet.
-    if let Some(unwritten) = engine_process::running_engine(&home.engine_lock(name, replica)) {
-        let live = LiveEngine { identity: unwritten.identity, handoff: None, recorded: false };
+    if let Some(unwritten) = engine_process::running_engine(&lock) {
+        let identity = current(unwritten.identity, &lock);
+        let live = LiveEngine { identity, handoff: None, recorded: false };
         if live.identity.check() == Ownership::Ours {
             return Actual::Ours(Box::new(live));
         }
     }
     foreign.map_or(Actual::Gone, |reason| Actual::Foreign { reason })
+}
+
+/// An identity as it is now: a wrapper script has become the engine it wraps.
+fn current(identity: ProcessIdentity, engine_lock: &Path) -> ProcessIdentity {
+    match identity.check() {
+        Ownership::Foreign { .. } => identity.followed(engine_lock).unwrap_or(identity),
+        _ => identity,
+    }
 }
 
 /// The identity that a row remembers; `None` when it remembers no process.

@@ -3,19 +3,21 @@
 use std::time::{Duration, Instant};
 
 use instance_config::LoadedInstance;
-use orch_core::{DesiredState, ExitCode, Failure, ReplicaId};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
 
 use crate::actual::{Actual, observe};
 use crate::crash::CrashReport;
 use crate::engine::Engine;
 use crate::lifecycle::ProbeOutcome;
 use crate::node::Node;
-use crate::operate::{self, InstanceLock, LaunchCause, Launched, Terminated, Termination};
+use crate::operate::{self, InstanceLock, LaunchCause, Launched, Terminated};
 use crate::policy::desired_after_up;
 use crate::record::Recorder;
 
 /// Time between two looks at a loading engine.
 const PROBE_PACE: Duration = Duration::from_millis(50);
+/// Where a port is waited for when no config tells.
+const LOOPBACK: &str = "127.0.0.1";
 /// The shim needs a moment to write down how its engine ended.
 const EXIT_RECORD_WAIT: Duration = Duration::from_secs(2);
 
@@ -37,8 +39,8 @@ pub async fn restart(
     wait: Option<Duration>,
 ) -> Result<Vec<String>, Failure> {
     let lock = InstanceLock::acquire(node, &instance.config.name, "restart")?;
-    let termination = Termination { force, desired: None };
-    if operate::terminate(node, &lock, instance, ReplicaId::FIRST, termination)? == Terminated::Stopped {
+    let (name, host) = (&instance.config.name, &instance.config.server.host);
+    if operate::terminate(node, &lock, name, host, ReplicaId::FIRST, force)? == Terminated::Stopped {
         recorder(node, instance).stopped()?;
     }
     start(node, lock, instance, wait).await
@@ -49,13 +51,31 @@ pub fn down(node: &Node, instance: &LoadedInstance, force: bool) -> Result<(), F
     let name = &instance.config.name;
     let lock = InstanceLock::acquire(node, name, "down")?;
     let was_wanted = node.store.desired(name)?.is_some_and(|desired| desired != DesiredState::Stopped);
-    let termination = Termination { force, desired: Some(DesiredState::Stopped) };
-    let found = operate::terminate(node, &lock, instance, ReplicaId::FIRST, termination)?;
+    // The wish first: whatever becomes of the stop, it stands.
+    operate::remember_desired(node, instance, DesiredState::Stopped)?;
+    let found = operate::terminate(node, &lock, name, &instance.config.server.host, ReplicaId::FIRST, force)?;
     recorder(node, instance).stopped()?;
     if found == Terminated::NothingThere && !was_wanted {
         return Err(Failure::new(ExitCode::NotRunning, format!("{name} is not running")));
     }
     Ok(())
+}
+
+/// Stops an engine whose config is gone or cannot be read: name, database, handoff file and lock are enough.
+pub fn down_by_name(node: &Node, name: &InstanceName, force: bool) -> Result<(), Failure> {
+    let lock = InstanceLock::acquire(node, name, "down")?;
+    let known = node.store.instance(name)?.is_some();
+    if known {
+        node.store.set_desired(name, DesiredState::Stopped, UnixMillis::now())?;
+    }
+    let found = operate::terminate(node, &lock, name, LOOPBACK, ReplicaId::FIRST, force)?;
+    if known {
+        Recorder { store: &node.store, name, replica: ReplicaId::FIRST }.stopped()?;
+    }
+    match found {
+        Terminated::Stopped => Ok(()),
+        Terminated::NothingThere => Err(Failure::new(ExitCode::NotRunning, format!("{name} is not running"))),
+    }
 }
 
 /// Removes an instance; a running one only with `force`.
@@ -67,8 +87,7 @@ pub fn remove(node: &Node, instance: &LoadedInstance, force: bool, keep_logs: bo
         if !force {
             return Err(crate::removal::still_running(name));
         }
-        let termination = Termination { force: true, desired: Some(DesiredState::Stopped) };
-        operate::terminate(node, &lock, instance, ReplicaId::FIRST, termination)?;
+        operate::terminate(node, &lock, name, &instance.config.server.host, ReplicaId::FIRST, true)?;
     }
     crate::removal::remove(node, &lock, instance, keep_logs)
 }
@@ -129,8 +148,8 @@ async fn await_ready(
         }
         if last_progress.elapsed() >= config.healthcheck.load_stall {
             let lock = InstanceLock::acquire(node, &config.name, "up")?;
-            let termination = Termination { force: false, desired: None };
-            operate::terminate(node, &lock, instance, ReplicaId::FIRST, termination)?;
+            let (name, host) = (&config.name, &config.server.host);
+            operate::terminate(node, &lock, name, host, ReplicaId::FIRST, false)?;
             let failure =
                 Failure::new(ExitCode::StartFailed, format!("loading {} made no progress", config.name));
             recorder(node, instance).start_failed(&failure)?;

@@ -45,6 +45,9 @@ impl CrashReport {
     }
 }
 
+/// Signals by which a program ends itself, mostly after it has said why: SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE.
+const SPEAKING_SIGNALS: [i32; 5] = [6, 11, 7, 4, 8];
+
 /// The line of the engine's stderr that most likely says why: the last one that speaks of an error. An engine that
 /// ended itself is quoted in any case; one that was killed had no last words.
 fn last_words(record: &ExitRecord) -> Option<String> {
@@ -53,6 +56,9 @@ fn last_words(record: &ExitRecord) -> Option<String> {
         let lower = line.to_ascii_lowercase();
         NEEDLES.iter().any(|needle| lower.contains(needle))
     };
+    if record.signal.is_some_and(|signal| !SPEAKING_SIGNALS.contains(&signal)) {
+        return None;
+    }
     let lines = &record.last_stderr;
     let last = lines.last().filter(|_| record.code.is_some_and(|code| code != 0));
     let line = lines.iter().rev().find(speaks).or(last)?;
@@ -88,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_signal_reads_as_a_shell_would_say_it() {
-        let report = CrashReport::from_record(&record(None, Some(9), &["slot release: stop processing"]));
+        let report = CrashReport::from_record(&record(None, Some(9), &["error: an old one"]));
         assert_eq!((report.reason.as_str(), report.exit_code), ("pid 7 was killed by signal 9", Some(137)));
     }
 }

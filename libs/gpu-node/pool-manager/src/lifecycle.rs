@@ -130,8 +130,9 @@ pub enum Effect {
     },
     Terminate {
         force: bool,
-        desired: Option<DesiredState>,
     },
+    /// The stop that is under way is to end at once.
+    Hasten,
     /// Remember what is wanted without doing anything about it.
     RecordDesired {
         desired: DesiredState,
@@ -144,6 +145,8 @@ pub enum Effect {
         reason: Option<String>,
     },
     RecordStopped,
+    /// It ran long enough for the restart counter to begin anew.
+    RecordStable,
     /// A sick engine is about to be ended.
     RecordSick {
         reason: String,
@@ -279,13 +282,16 @@ impl Lifecycle {
         match self.phase {
             Phase::Loading { .. } | Phase::Running { .. } => {
                 self.phase = Phase::Stopping { then: AfterStop::Rest };
-                vec![Effect::Terminate { force, desired: Some(DesiredState::Stopped) }]
+                // The wish first: whatever becomes of the stop, it stands.
+                vec![Effect::RecordDesired { desired: DesiredState::Stopped }, Effect::Terminate { force }]
             }
             // The launch is not interrupted half-way; `launched` sees the wish and stops at once.
             Phase::Launching => vec![Effect::RecordDesired { desired: DesiredState::Stopped }],
             Phase::Stopping { ref mut then } => {
                 *then = AfterStop::Rest;
-                vec![Effect::RecordDesired { desired: DesiredState::Stopped }]
+                let mut effects = vec![Effect::RecordDesired { desired: DesiredState::Stopped }];
+                effects.extend(force.then_some(Effect::Hasten));
+                effects
             }
             Phase::Stopped | Phase::BackingOff { .. } | Phase::GaveUp | Phase::Failed => {
                 self.phase = Phase::Stopped;
@@ -304,7 +310,7 @@ impl Lifecycle {
             Phase::Loading { .. } | Phase::Running { .. } => {
                 self.desired = desired;
                 self.phase = Phase::Stopping { then: AfterStop::Start };
-                vec![Effect::Terminate { force, desired: Some(desired) }]
+                vec![Effect::RecordDesired { desired }, Effect::Terminate { force }]
             }
             _ => self.up(desired),
         }
@@ -326,7 +332,7 @@ impl Lifecycle {
     fn launched(&mut self, now: Instant) -> Vec<Effect> {
         if self.desired == DesiredState::Stopped {
             self.phase = Phase::Stopping { then: AfterStop::Rest };
-            return vec![Effect::Terminate { force: false, desired: None }];
+            return vec![Effect::Terminate { force: false }];
         }
         self.phase = Phase::Loading { since: now, last_progress: now };
         self.health = Health::Loading;
@@ -409,8 +415,10 @@ impl Lifecycle {
         failed_probes: u32,
         random: f64,
     ) -> Vec<Effect> {
-        if now.duration_since(since) >= self.policy.stable_after {
+        let mut effects = Vec::new();
+        if self.attempts > 0 && now.duration_since(since) >= self.policy.stable_after {
             self.attempts = 0;
+            effects.push(Effect::RecordStable);
         }
         let (to, failed, reason) = match outcome {
             ProbeOutcome::Healthy => (Health::Healthy, 0, None),
@@ -423,8 +431,7 @@ impl Lifecycle {
         let from = self.health;
         if failed >= self.policy.probe_retries {
             let reason = reason.unwrap_or_default();
-            let mut effects =
-                vec![Effect::RecordHealth { from, to: Health::Error, reason: Some(reason.clone()) }];
+            effects.push(Effect::RecordHealth { from, to: Health::Error, reason: Some(reason.clone()) });
             self.health = Health::Error;
             effects.extend(self.recover(format!("{failed} health checks failed in a row: {reason}")));
             return effects;
@@ -432,7 +439,8 @@ impl Lifecycle {
         self.health = to;
         self.phase = Phase::Running { since, failed_probes: failed };
         self.next_probe = Some(now + self.next_probe_delay(to, failed, random));
-        vec![Effect::RecordHealth { from, to, reason }]
+        effects.push(Effect::RecordHealth { from, to, reason });
+        effects
     }
 
     fn next_probe_delay(&self, health: Health, failed: u32, random: f64) -> Duration {
@@ -447,7 +455,7 @@ impl Lifecycle {
     fn recover(&mut self, reason: String) -> Vec<Effect> {
         self.phase = Phase::Stopping { then: AfterStop::Recover };
         self.next_probe = None;
-        vec![Effect::RecordSick { reason }, Effect::Terminate { force: false, desired: None }]
+        vec![Effect::RecordSick { reason }, Effect::Terminate { force: false }]
     }
 
     fn exited(&mut self, reason: String, now: Instant, random: f64) -> Vec<Effect> {

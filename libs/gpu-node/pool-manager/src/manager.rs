@@ -71,8 +71,31 @@ impl PoolManager {
 
     /// Stops an instance: nothing is routed to it when this returns. `drain` bounds the wait for requests in flight.
     pub async fn down(&self, selector: &str, force: bool, drain: Duration) -> Result<(), Failure> {
-        let (handle, _) = self.find(selector).await?;
+        let handle = match self.find(selector).await {
+            Ok((handle, _)) => handle,
+            Err(failure) => match self.supervised(selector).await {
+                Some(handle) => handle,
+                None => return self.down_unsupervised(selector, force, failure).await,
+            },
+        };
         handle.ask(|answer| Command::Down { force, drain, answer }).await
+    }
+
+    /// An instance whose config broke or went away while its engine ran is still looked after.
+    async fn supervised(&self, name: &str) -> Option<SupervisorHandle> {
+        let name = InstanceName::new(name).ok()?;
+        self.shared.supervisors.lock().await.get(&name).map(|it| it.handle.clone())
+    }
+
+    /// An engine that was left behind by a config this daemon never could read.
+    async fn down_unsupervised(&self, name: &str, force: bool, failure: Failure) -> Result<(), Failure> {
+        let Ok(name) = InstanceName::new(name) else { return Err(failure) };
+        let node = Arc::clone(&self.shared.node);
+        let work = move || crate::alone::down_by_name(&node, &name, force);
+        match blocking(&self.shared.tasks, work).await {
+            Err(nothing) if nothing.exit == ExitCode::NotRunning => Err(failure),
+            result => result,
+        }
     }
 
     /// Stops and starts an instance; starts a stopped one.

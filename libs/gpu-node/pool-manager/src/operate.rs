@@ -86,7 +86,10 @@ fn refuse_second(
     replica: ReplicaId,
 ) -> Result<(), Failure> {
     let Actual::Ours(live) = observe(&node.home, row, name, replica) else { return Ok(()) };
-    let status = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
+    let written = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
+    // The shim tells readiness also when nobody waited for it.
+    let status =
+        if written == Status::Starting && live.handoff.is_some() { Status::Running } else { written };
     let pid = live.identity.pid;
     Err(match status {
         Status::Starting => {
@@ -140,15 +143,6 @@ fn record_spawn(
     Ok(())
 }
 
-/// How a replica is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Termination {
-    /// Straight to the end, without grace.
-    pub force: bool,
-    /// The wish to remember, if this is one.
-    pub desired: Option<DesiredState>,
-}
-
 /// What a termination found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Terminated {
@@ -162,15 +156,11 @@ pub(crate) enum Terminated {
 pub(crate) fn terminate(
     node: &Node,
     _lock: &InstanceLock,
-    instance: &LoadedInstance,
+    name: &InstanceName,
+    host: &str,
     replica: ReplicaId,
-    termination: Termination,
+    force: bool,
 ) -> Result<Terminated, Failure> {
-    let name = &instance.config.name;
-    let now = UnixMillis::now();
-    if let Some(desired) = termination.desired {
-        remember_desired(node, instance, desired)?;
-    }
     let row = node.store.runtime(name, replica)?;
     let live = match observe(&node.home, row.as_ref(), name, replica) {
         Actual::Ours(live) => live,
@@ -181,24 +171,22 @@ pub(crate) fn terminate(
         Actual::Gone => return Ok(Terminated::NothingThere),
     };
     let health = row.as_ref().map_or(Health::Unknown, |row| row.health);
-    node.store.record_status(name, replica, Status::Stopping, health, None, now)?;
+    let write = |status, error: Option<&str>| match &row {
+        Some(_) => node.store.record_status(name, replica, status, health, error, UnixMillis::now()),
+        // Only its handoff file or its lock knows it: there is no row to keep up.
+        None => Ok(()),
+    };
+    write(Status::Stopping, None)?;
     let target = StopTarget {
         shim_pid: live.handoff.as_ref().map(|file| file.shim_pid),
         identity: live.identity,
         handoff: node.home.handoff(name, replica),
-        host: instance.config.server.host.clone(),
+        host: host.to_owned(),
     };
-    let plan = StopPlan { force: termination.force, ..StopPlan::default() };
+    let plan = StopPlan { force, ..StopPlan::default() };
     if let Err(error) = engine_process::stop(&target, &plan) {
         let failure = Failure::from(error);
-        node.store.record_status(
-            name,
-            replica,
-            Status::Running,
-            health,
-            Some(&failure.message),
-            UnixMillis::now(),
-        )?;
+        write(Status::Running, Some(&failure.message))?;
         return Err(failure);
     }
     Ok(Terminated::Stopped)

@@ -88,6 +88,11 @@ impl Recorder<'_> {
         self.event(EventLevel::Error, EventType::Crashed, report.reason.clone(), Some(meta))
     }
 
+    /// The next crash counts as the first again.
+    pub(crate) fn stable(&self) -> Result<(), StoreError> {
+        self.store.reset_restart_attempts(self.name, self.replica)
+    }
+
     pub(crate) fn sick(&self, reason: &str) -> Result<(), StoreError> {
         self.event(EventLevel::Error, EventType::Crashed, format!("ended by the supervisor: {reason}"), None)
     }

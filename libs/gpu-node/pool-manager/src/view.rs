@@ -121,7 +121,8 @@ impl Viewer<'_> {
             Actual::Ours(live) => Some(&live.identity),
             _ => None,
         };
-        let (status, health) = seen_state(row, desired, identity.is_some());
+        let ready = matches!(actual, Actual::Ours(live) if live.handoff.is_some());
+        let (status, health) = seen_state(row, desired, identity.is_some(), ready);
         let started = row.and_then(|row| row.started_at).filter(|_| identity.is_some());
         let hash = row.and_then(|row| row.config_hash.as_deref()).filter(|hash| !hash.is_empty());
         InstanceView {
@@ -292,10 +293,14 @@ pub fn broken_line(broken: &BrokenInstance) -> String {
 
 /// What a row means when nobody keeps it up to date: a process that is gone has crashed or was stopped, whatever
 /// the row says.
-fn seen_state(row: Option<&RuntimeRow>, desired: DesiredState, alive: bool) -> (Status, Health) {
+fn seen_state(row: Option<&RuntimeRow>, desired: DesiredState, alive: bool, ready: bool) -> (Status, Health) {
     let Some(row) = row else {
         return if alive { (Status::Running, Health::Unknown) } else { (Status::Stopped, Health::Unknown) };
     };
+    if alive && ready && row.status == Status::Starting {
+        // Whoever started it did not live, or did not wait, to write down that it became ready.
+        return (Status::Running, Health::Healthy);
+    }
     if alive {
         let status = if row.status.has_process() { row.status } else { Status::Running };
         return (status, row.health);

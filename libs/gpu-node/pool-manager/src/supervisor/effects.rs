@@ -1,19 +1,23 @@
 //! Carrying out what the state machine decided.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine_process::{StopPlan, StopTarget};
 use orch_core::{DesiredState, ExitCode, Failure};
+use tokio::sync::Notify;
 
 use super::{Goal, Job, JobDone, Supervisor, joined};
 use crate::engine::Examination;
 use crate::lifecycle::{Effect, Outcome};
-use crate::operate::{self, InstanceLock, LaunchCause, Termination};
+use crate::operate::{self, InstanceLock, LaunchCause};
 
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Launch { by_policy, desired } => self.begin_launch(by_policy, desired),
-            Effect::Terminate { force, desired } => self.begin_termination(force, desired),
+            Effect::Terminate { force } => self.begin_termination(force),
+            Effect::Hasten => self.hasten(),
             Effect::RecordDesired { desired } => {
                 let instance = self.instance.clone();
                 self.with_node(move |node| operate::remember_desired(node, &instance, desired)).await;
@@ -28,6 +32,7 @@ impl Supervisor {
             }
             // Written together with the probe's response time, and not more often than worth keeping.
             Effect::RecordHealth { .. } => {}
+            Effect::RecordStable => self.record(|recorder| recorder.stable()).await,
             Effect::RecordStopped => self.record(|recorder| recorder.stopped()).await,
             Effect::RecordSick { reason } => {
                 self.last_error = Some(reason.clone());
@@ -67,21 +72,54 @@ impl Supervisor {
         self.job = Some(Box::pin(async move { JobDone::Launched(joined(work.await)) }));
     }
 
-    fn begin_termination(&mut self, force: bool, desired: Option<DesiredState>) {
+    fn begin_termination(&mut self, force: bool) {
         let (node, board) = (Arc::clone(&self.node), Arc::clone(&self.board));
         let (instance, replica, drain) =
             (self.instance.clone(), self.replica, std::mem::take(&mut self.drain));
         let tasks = self.tasks.clone();
+        let hurry = Arc::new(Notify::new());
+        self.hurry = Some(Arc::clone(&hurry));
         self.examination = None;
         self.job = Some(Box::pin(async move {
-            board.traffic().drain(&instance.config.name, replica, drain).await;
+            let name = &instance.config.name;
+            let hurried = tokio::select! {
+                () = board.traffic().drain(name, replica, drain) => false,
+                () = hurry.notified() => true,
+            };
+            if hurried {
+                board.traffic().drain(name, replica, Duration::ZERO).await;
+            }
+            let force = force || hurried;
             let work = tasks.spawn_blocking("terminate", move || {
                 let lock = InstanceLock::acquire(&node, &instance.config.name, "down")?;
-                operate::terminate(&node, &lock, &instance, replica, Termination { force, desired })
+                let config = &instance.config;
+                operate::terminate(&node, &lock, &config.name, &config.server.host, replica, force)
                     .map(|_| ())
             });
             JobDone::Terminated(joined(work.await))
         }));
+    }
+
+    /// Ends the drain of the stop under way, and the engine itself if that already has been asked politely: the
+    /// polite stop then finds it gone.
+    fn hasten(&mut self) {
+        self.drain = Duration::ZERO;
+        if let Some(hurry) = &self.hurry {
+            hurry.notify_one();
+        }
+        let Some(engine) = &self.engine else { return };
+        let target = StopTarget {
+            identity: engine.identity.clone(),
+            shim_pid: engine.shim.as_ref().map(|(pid, _)| *pid),
+            handoff: self.node.home.handoff(&self.instance.config.name, self.replica),
+            host: self.instance.config.server.host.clone(),
+        };
+        self.tasks.spawn_blocking("hasten", move || {
+            let plan = StopPlan { force: true, ..StopPlan::default() };
+            if let Err(error) = engine_process::stop(&target, &plan) {
+                tracing::warn!(%error, "a forced stop did not succeed");
+            }
+        });
     }
 
     fn settle(&mut self, outcome: &Outcome) {

@@ -13,7 +13,7 @@ use engine_process::{StartMark, wait_for_exit};
 use instance_config::{InstanceConfig, LoadedInstance};
 use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
 use orch_runtime::Tasks;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::actual::{Actual, observe};
 use crate::board::Board;
@@ -118,6 +118,8 @@ pub(crate) struct Supervisor {
     engine_exit: Option<Job<()>>,
     shim_exit: Option<Job<()>>,
     last_history: Option<Instant>,
+    /// Wakes the drain of the stop that is under way.
+    hurry: Option<Arc<Notify>>,
     last_good_probe: UnixMillis,
 }
 
@@ -152,6 +154,7 @@ impl Supervisor {
             engine_exit: None,
             shim_exit: None,
             last_history: None,
+            hurry: None,
             last_good_probe: UnixMillis::default(),
         };
         let (begun, has_begun) = oneshot::channel();
@@ -280,6 +283,9 @@ impl Supervisor {
             }
             JobDone::Launched(Err(failure)) => self.launch_failed(failure).await,
             JobDone::Terminated(result) => {
+                self.hurry = None;
+                // A stop that failed of an engine that ended by itself meanwhile has nothing left to stop.
+                let result = if self.engine.is_none() { Ok(()) } else { result };
                 if result.is_ok() {
                     self.forget_engine();
                     if matches!(self.machine.phase, Phase::Stopping { then: AfterStop::Recover }) {
