@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use orch_core::{DesiredState, ExitCode, Failure};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId};
 use orchestratord::compose;
-use pool_manager::alone;
 use pool_manager::view::InstanceView;
+use pool_manager::{Actual, alone, observe};
+use state_store::StateReader;
 
 use crate::arguments::DownArguments;
 use crate::commands::unlock;
@@ -20,7 +21,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 pub(super) fn run(context: &Context, arguments: &DownArguments) -> CommandResult {
     let plane = Plane::find(context)?;
-    let chosen = choose(context, &plane, &arguments.selection, is_down)?;
+    let mut chosen = choose(context, &plane, &arguments.selection, is_down)?;
+    for choice in &mut chosen {
+        reach_left_behind(context, choice)?;
+    }
     let sweeping = is_sweeping(&arguments.selection);
     carry_out(context, "stopping", &chosen, &|target: &Target| {
         if arguments.force_unlock {
@@ -50,8 +54,29 @@ fn stop(
     match (plane.client(), &target.instance) {
         (Some(client), _) => block_on(client.down(&target.name, force, drain)),
         (None, Some(instance)) => alone::down(&compose::open_node(context.home()?)?, instance, force),
-        (None, None) => Err(Failure::new(ExitCode::General, "nobody can stop it")),
+        (None, None) => {
+            let name = InstanceName::new(&target.name)
+                .map_err(|error| Failure::new(ExitCode::InstanceNotFound, error.to_string()))?;
+            alone::down_by_name(&compose::open_node(context.home()?)?, &name, force)
+        }
     }
+}
+
+/// An engine whose config broke or went away while it ran can be stopped by its name.
+fn reach_left_behind(context: &Context, choice: &mut Chosen) -> Result<(), Failure> {
+    let Ok(name) = InstanceName::new(&choice.name) else { return Ok(()) };
+    if choice.target.is_ok() {
+        return Ok(());
+    }
+    let home = context.home()?;
+    let row = match StateReader::open(home)? {
+        Some(reader) => reader.runtime(&name, ReplicaId::FIRST)?,
+        None => None,
+    };
+    if let Actual::Ours(_) = observe(home, row.as_ref(), &name, ReplicaId::FIRST) {
+        choice.target = Ok(Target { name: choice.name.clone(), instance: None });
+    }
+    Ok(())
 }
 
 /// Neither running nor wanted.
