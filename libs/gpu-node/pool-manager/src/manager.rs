@@ -10,10 +10,12 @@ use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMi
 use orch_runtime::Tasks;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::actual::{Actual, observe};
 use crate::board::Board;
 use crate::node::Node;
 use crate::operate::InstanceLock;
 use crate::policy::desired_after_up;
+use crate::record::Recorder;
 use crate::removal;
 use crate::supervisor::{Command, Supervisor, SupervisorHandle};
 use crate::traffic::{ReplicaSnapshot, Traffic};
@@ -51,10 +53,30 @@ impl PoolManager {
             supervisors: Mutex::default(),
         };
         let manager = Self { shared: Arc::new(shared) };
-        manager.refresh().await?;
+        let catalog = manager.refresh().await?;
+        manager.tell_of_orphans(catalog).await;
         let reconciler = manager.clone();
         tasks.spawn("reconciler", async move { reconciler.reconcile_forever().await });
         Ok(manager)
+    }
+
+    /// Engines that were left behind by configs that are gone or cannot be read: told once, never ended.
+    async fn tell_of_orphans(&self, catalog: Catalog) {
+        let node = Arc::clone(&self.shared.node);
+        let work = move || {
+            for row in node.store.runtimes()? {
+                let known = catalog.instances.iter().any(|it| it.config.name == row.name);
+                let actual = observe(&node.home, Some(&row), &row.name, row.replica);
+                if let (false, Actual::Ours(live)) = (known, actual) {
+                    let recorder = Recorder { store: &node.store, name: &row.name, replica: row.replica };
+                    recorder.orphan_found(live.identity.pid)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(failure) = blocking(&self.shared.tasks, work).await {
+            tracing::warn!(%failure, "engines without a config could not be looked for");
+        }
     }
 
     /// The current truth about all replicas.

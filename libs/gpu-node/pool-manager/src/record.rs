@@ -153,6 +153,14 @@ impl Recorder<'_> {
         self.event(EventLevel::Warning, EventType::PidMismatch, message, None)
     }
 
+    pub(crate) fn orphan_found(&self, pid: u32) -> Result<(), StoreError> {
+        let message = format!(
+            "pid {pid} runs, but its config is gone or cannot be read; `llama-orch down {}` ends it",
+            self.name
+        );
+        self.event(EventLevel::Warning, EventType::OrphanFound, message, Some(json!({"pid": pid})))
+    }
+
     pub(crate) fn reconciled(&self, message: &str) -> Result<(), StoreError> {
         self.event(EventLevel::Info, EventType::Reconciled, message.to_owned(), None)
     }
