@@ -38,8 +38,8 @@ pub fn observe(
     let recorded = row.and_then(row_identity);
     let mut foreign = None;
     let lock = home.engine_lock(name, replica);
-    if let Some(identity) = recorded.map(|identity| current(identity, &lock)) {
-        match identity.check() {
+    if let Some((identity, ownership)) = recorded.map(|identity| look_at(identity, &lock)) {
+        match ownership {
             Ownership::Ours => {
                 let handoff = handoff.filter(|file| file.pid == identity.pid);
                 return Actual::Ours(Box::new(LiveEngine { identity, handoff, recorded: true }));
@@ -68,20 +68,26 @@ pub fn observe(
     }
     // Born, but whoever gave birth to it died before it was written down, and it is not ready yet.
     if let Some(unwritten) = engine_process::running_engine(&lock) {
-        let identity = current(unwritten.identity, &lock);
-        let live = LiveEngine { identity, handoff: None, recorded: false };
-        if live.identity.check() == Ownership::Ours {
-            return Actual::Ours(Box::new(live));
+        let (identity, ownership) = look_at(unwritten.identity, &lock);
+        if ownership == Ownership::Ours {
+            return Actual::Ours(Box::new(LiveEngine { identity, handoff: None, recorded: false }));
         }
     }
     foreign.map_or(Actual::Gone, |reason| Actual::Foreign { reason })
 }
 
-/// An identity as it is now: a wrapper script has become the engine it wraps.
-fn current(identity: ProcessIdentity, engine_lock: &Path) -> ProcessIdentity {
-    match identity.check() {
-        Ownership::Foreign { .. } => identity.followed(engine_lock).unwrap_or(identity),
-        _ => identity,
+/// A process as it is now, and whose it is: a wrapper script may have become the engine it wraps.
+fn look_at(identity: ProcessIdentity, engine_lock: &Path) -> (ProcessIdentity, Ownership) {
+    let ownership = identity.check();
+    match ownership {
+        Ownership::Foreign { .. } => match identity.followed(engine_lock) {
+            Some(followed) => {
+                let ownership = followed.check();
+                (followed, ownership)
+            }
+            None => (identity, ownership),
+        },
+        _ => (identity, ownership),
     }
 }
 
