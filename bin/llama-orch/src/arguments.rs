@@ -140,6 +140,7 @@ pub struct InitArguments {
     /// Tokens of context, shared by the slots
     #[arg(long, value_name = "N")]
     pub context: Option<u32>,
+    /// CPU threads; 8 when absent
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
     /// Starting point: chat, shared, embedding, rerank
@@ -342,6 +343,7 @@ pub struct EventsArguments {
     /// Go on with what comes, oldest first
     #[arg(short, long)]
     pub follow: bool,
+    /// How many of the newest events are shown
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: usize,
 }

@@ -95,6 +95,7 @@ fn fields_are_set_with_validation_and_the_rest_is_kept() {
     for (assignment, exit) in [
         ("server.port=many", 11),
         ("server.port=8156", 11),
+        ("name=other-name", 11),
         ("model.context_size=1", 11),
         ("server.colour=red", 2),
         ("server.port", 2),

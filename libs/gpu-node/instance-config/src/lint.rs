@@ -12,7 +12,9 @@ use crate::finding::{Finding, Report};
 use crate::flags::translate;
 use crate::gguf::trained_context;
 use crate::log_files::log_path;
-use crate::{Backend, Catalog, InstanceConfig, LoadedInstance, check_model, resolve_model_path};
+use crate::{
+    Backend, Catalog, InstanceConfig, LoadMode, LoadedInstance, Replicas, check_model, resolve_model_path,
+};
 
 /// What is known of the engine that an instance would get.
 #[derive(Clone, Debug)]
@@ -57,6 +59,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
     check_sizes(config, facts, &mut findings);
     check_dangerous_flags(config, &mut findings);
     check_engine(config, facts, &mut findings);
+    check_without_effect(config, &mut findings);
     let said = findings.into_iter().map(|finding| finding.of(config.name.as_str()));
     instance.findings.iter().cloned().chain(said).collect()
 }
@@ -221,6 +224,36 @@ fn check_dangerous_flags(config: &InstanceConfig, findings: &mut Vec<Finding>) {
         let message = format!("{flag} lets whoever reaches the engine act on this machine");
         findings.push(Finding::warning("args", message));
     }
+}
+
+/// Fields of the format that this version reads and keeps, and does nothing about.
+fn check_without_effect(config: &InstanceConfig, findings: &mut Vec<Finding>) {
+    let lifecycle = &config.lifecycle;
+    let without_effect = [
+        (config.replicas != Replicas::Count(1), "replicas", "has no effect yet: one engine is started"),
+        (
+            lifecycle.load == LoadMode::OnDemand,
+            "lifecycle.load",
+            "on_demand is started by `up` only; requests do not load it yet",
+        ),
+        (
+            !lifecycle.idle_ttl.is_zero(),
+            "lifecycle.idle_ttl",
+            "has no effect yet: the model stays loaded until `down`",
+        ),
+        (
+            lifecycle.group.is_some(),
+            "lifecycle.group",
+            "has no effect yet: members of a group do not make room for each other",
+        ),
+        (
+            config.healthcheck.warmup_enabled,
+            "healthcheck.warmup_enabled",
+            "has no effect yet: the engine counts as ready without a completion",
+        ),
+    ];
+    let set = without_effect.into_iter().filter(|(is_set, ..)| *is_set);
+    findings.extend(set.map(|(_, field, message)| Finding::warning(field, message)));
 }
 
 fn check_engine(config: &InstanceConfig, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {

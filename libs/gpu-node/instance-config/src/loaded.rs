@@ -1,5 +1,6 @@
 //! One config file in memory: what it says, and what it means.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,35 +82,37 @@ impl LoadedInstance {
         Value::Object(shown)
     }
 
-    /// Changes one field, as `config set` does: `value` is JSON, or else the text itself. Refused as a whole when
-    /// the result would not be valid; the file is untouched until [`save`].
+    /// Changes one field: see [`LoadedInstance::set_all`].
     pub fn set(&mut self, field: &str, value: &str) -> Result<(), Failure> {
-        if let Some(variable) = field.strip_prefix("env.") {
-            return self.set_variable(variable, value);
-        }
-        let known = known_field(field)?;
-        self.set_value(known, typed(known, value))
+        self.set_all(&[(field, value)])
     }
 
-    /// One variable of `env`; an empty value takes it out.
-    fn set_variable(&mut self, variable: &str, value: &str) -> Result<(), Failure> {
-        let mut variables =
-            self.document.0.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
-        if value.is_empty() {
-            variables.shift_remove(variable);
-        } else {
-            variables.insert(variable.to_owned(), json!(value));
-        }
-        self.set_value(known_field("env")?, Value::Object(variables))
-    }
-
-    fn set_value(&mut self, field: &Field, value: Value) -> Result<(), Failure> {
+    /// Changes fields, as `config set` does: each value is JSON, or else the text itself; `env.NAME` is one variable.
+    /// The order does not matter, and only the result is judged: it is refused as a whole when it would not be valid.
+    /// The file is untouched until [`save`].
+    pub fn set_all<T: AsRef<str>>(&mut self, assignments: &[(T, T)]) -> Result<(), Failure> {
         let mut document = self.document.0.clone();
         if endpoint_arguments::is_older_document(&document) || self.in_older_folder() {
             // Otherwise the address in `args` would overrule what is being set.
             endpoint_arguments::move_to_server(&mut document);
         }
-        put(&mut document, field, strict(field, value)?);
+        let assignments = assignments.iter().map(|(field, value)| (field.as_ref(), value.as_ref()));
+        let (variables, fields): (Vec<_>, Vec<_>) =
+            assignments.partition(|(field, _)| field.starts_with(VARIABLE));
+        refuse_repeated(fields.iter().chain(&variables).map(|(field, _)| *field))?;
+        for (path, value) in fields {
+            let field = changeable_field(path)?;
+            put(&mut document, field, strict(field, typed(field, value))?);
+        }
+        // After the fields: one of them may be the whole of `env`.
+        for (path, value) in variables {
+            put_variable(&mut document, &path[VARIABLE.len()..], value)?;
+        }
+        self.take(document)
+    }
+
+    /// Makes a changed document this config's own, if it is valid.
+    fn take(&mut self, document: Map<String, Value>) -> Result<(), Failure> {
         let reading = reader::read(&document, self.in_older_folder());
         match reading.config {
             Some(config) => {
@@ -125,6 +128,46 @@ impl LoadedInstance {
     fn in_older_folder(&self) -> bool {
         crate::catalog::is_older_folder(&self.path)
     }
+}
+
+/// How one variable of `env` is named in an assignment.
+const VARIABLE: &str = "env.";
+
+/// What an instance is known by, in the database, in folder names and to its engine.
+const IDENTITY: [&str; 3] = ["name", "instance_uid", "schema_version"];
+
+fn changeable_field(path: &str) -> Result<&'static Field, Failure> {
+    let field = known_field(path)?;
+    if IDENTITY.contains(&field.path) {
+        let message = format!("{path} cannot be changed: the instance is known by it");
+        return Err(Failure::new(ExitCode::ConfigInvalid, message).hint(
+            "make a new instance with `llama-orch init`, or edit the file while the instance is stopped",
+        ));
+    }
+    Ok(field)
+}
+
+fn refuse_repeated<'a>(fields: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for field in fields {
+        if !seen.insert(field) {
+            return Err(Failure::new(ExitCode::Usage, format!("{field} is given more than once")));
+        }
+    }
+    Ok(())
+}
+
+/// One variable of `env`; an empty value takes it out.
+fn put_variable(document: &mut Map<String, Value>, variable: &str, value: &str) -> Result<(), Failure> {
+    let env = known_field("env")?;
+    let mut variables = document.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
+    if value.is_empty() {
+        variables.shift_remove(variable);
+    } else {
+        variables.insert(variable.to_owned(), json!(value));
+    }
+    put(document, env, strict(env, Value::Object(variables))?);
+    Ok(())
 }
 
 fn known_field(path: &str) -> Result<&'static Field, Failure> {

@@ -21,9 +21,7 @@ pub(super) fn run(context: &Context, name: &str, assignments: &[(String, String)
     // What another command has written in the meantime counts.
     let before = load_file(&known.path).map_err(|broken| broken.failure())?;
     let mut instance = before.clone();
-    for (field, value) in assignments {
-        instance.set(field, value)?;
-    }
+    instance.set_all(assignments)?;
     refuse_claimed_port(&catalog, &before, &instance)?;
     save(&mut instance, UnixMillis::now())?;
     remember(context, &instance.config.name, assignments)?;

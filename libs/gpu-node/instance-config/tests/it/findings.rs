@@ -66,6 +66,20 @@ fn a_sound_config_gives_no_finding() {
 }
 
 #[test]
+fn fields_without_an_effect_yet_are_told() {
+    for (config, field) in [
+        (json!({"replicas": 2}), "replicas"),
+        (json!({"replicas": "per_device"}), "replicas"),
+        (json!({"lifecycle": {"load": "on_demand"}}), "lifecycle.load"),
+        (json!({"lifecycle": {"idle_ttl": 90}}), "lifecycle.idle_ttl"),
+        (json!({"lifecycle": {"group": "big"}}), "lifecycle.group"),
+        (json!({"healthcheck": {"warmup_enabled": true}}), "healthcheck.warmup_enabled"),
+    ] {
+        finds(&config, &Facts::none(), &format!("warning {field}: "));
+    }
+}
+
+#[test]
 fn a_model_that_cannot_be_loaded_is_an_error() {
     for (content, expected) in
         [(&b""[..], "is empty"), (b"GG", "not a GGUF"), (b"PK\x03\x04....", "not a GGUF")]

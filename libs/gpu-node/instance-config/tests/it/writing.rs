@@ -113,6 +113,43 @@ fn a_change_that_would_not_be_valid_changes_nothing() {
 }
 
 #[test]
+fn only_the_result_of_several_changes_is_judged_and_their_order_does_not_matter() {
+    let sandbox = Sandbox::new();
+    let custom = [
+        ("healthcheck.type", "custom"),
+        ("healthcheck.custom_script", "true"),
+        ("env.A", "b"),
+        ("env", r#"{"C": "d"}"#),
+    ];
+    let changed = |assignments: &[(&str, &str)]| {
+        let mut loaded = sandbox.load(&minimal_with(&json!({}))).unwrap();
+        loaded.set_all(assignments).map(|()| loaded.config)
+    };
+    let forwards = changed(&custom).unwrap();
+    let backwards = changed(&custom.iter().rev().copied().collect::<Vec<_>>()).unwrap();
+    assert_eq!(forwards, backwards);
+    assert_eq!((forwards.env["A"].as_str(), forwards.env["C"].as_str()), ("b", "d"));
+    assert_eq!(changed(&custom[..1]).unwrap_err().exit, ExitCode::ConfigInvalid);
+    let twice = [("server.port", "9001"), ("server.port", "9002")];
+    assert_eq!(changed(&twice).unwrap_err().exit, ExitCode::Usage);
+}
+
+#[test]
+fn what_an_instance_is_known_by_is_not_changed() {
+    let sandbox = Sandbox::new();
+    let mut loaded = sandbox.load(&minimal_with(&json!({}))).unwrap();
+    let before = loaded.config.clone();
+    for (field, value) in
+        [("name", "other"), ("instance_uid", "6e1c8b1e-0000-4000-8000-000000000000"), ("schema_version", "1")]
+    {
+        let failure = loaded.set(field, value).unwrap_err();
+        assert_eq!(failure.exit, ExitCode::ConfigInvalid, "{field}");
+        assert!(failure.hint.unwrap().contains("llama-orch init"));
+    }
+    assert_eq!(loaded.config, before);
+}
+
+#[test]
 fn an_unknown_field_is_refused_with_the_nearest_one() {
     let sandbox = Sandbox::new();
     let mut loaded = sandbox.load(&minimal_with(&json!({}))).unwrap();
