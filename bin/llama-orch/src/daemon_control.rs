@@ -6,8 +6,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine_process::DetachedCommand;
-use orch_core::{ByteCount, ExitCode, Failure, HomeLayout};
+use engine_process::{DetachedCommand, LockHolder};
+use orch_core::{ByteCount, ExitCode, Failure, HomeLayout, UnixMillis};
 use orch_runtime::environment;
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon::{ADDR, DaemonOptions, load_settings};
@@ -18,8 +18,10 @@ use crate::runtime::block_on;
 /// A daemon answers within a fraction of a second; a machine that swaps takes longer.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const LOOK_PACE: Duration = Duration::from_millis(20);
-/// Longer than the daemon gives its requests to finish.
-const STOP_GRACE: Duration = Duration::from_secs(8);
+/// What the daemon gives its requests to finish, where its settings cannot be read.
+const USUAL_DRAIN: Duration = Duration::from_secs(4);
+/// What the daemon takes for its end beyond that.
+const GOODBYE: Duration = Duration::from_millis(800);
 /// The log is rotated when a daemon starts, not under it.
 const LOG_LIMIT: ByteCount = ByteCount::from_mib(10);
 const LOGS_KEPT: u32 = 3;
@@ -38,8 +40,18 @@ pub(crate) fn start(home: &HomeLayout, addr: Option<&str>) -> Result<DaemonFile,
     if let Some(living) = daemon_file::living(home) {
         return Err(already_running(&living));
     }
-    check_address(home, addr)?;
-    instance_config::home::create(home).map_err(|error| failed(&format!("cannot make the home: {error}")))?;
+    match check_address(home, addr) {
+        // Most likely by the daemon that another command is starting.
+        Err(failure) if failure.exit == ExitCode::PortInUse && holder(home).is_some() => {
+            block_on(await_other(home))?;
+            check_address(home, addr)?;
+        }
+        checked => checked?,
+    }
+    if holder(home).is_some() {
+        block_on(await_other(home))?;
+    }
+    instance_config::home::create(home).map_err(|error| not_done("cannot make the home", &error))?;
     let log = home.daemon_log();
     rotate(&log);
     let before = fs::metadata(&log).map_or(0, |file| file.len());
@@ -52,7 +64,7 @@ pub(crate) fn start(home: &HomeLayout, addr: Option<&str>) -> Result<DaemonFile,
         ..DetachedCommand::default()
     };
     let pid = engine_process::spawn_detached(&command, &log)
-        .map_err(|error| failed(&format!("cannot be started: {error}")))?;
+        .map_err(|error| not_done("cannot be started", &error))?;
     block_on(wait_until_it_answers(home, pid, before))
 }
 
@@ -84,6 +96,45 @@ fn check_address(home: &HomeLayout, addr: Option<&str>) -> Result<(), Failure> {
         )))
 }
 
+/// Who has the place of this home's daemon, whatever its file says.
+fn holder(home: &HomeLayout) -> Option<LockHolder> {
+    engine_process::holder(&home.daemon_lock())
+}
+
+/// Another daemon has the place: waits until it is known, which is a refusal, or is gone. One that should be known
+/// by now has lost its file, and is refused for at once.
+async fn await_other(home: &HomeLayout) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        if let Some(file) = daemon_file::living(home) {
+            return Err(already_running(&file));
+        }
+        let Some(other) = holder(home) else { return Ok(()) };
+        if begun.elapsed() >= START_LIMIT || has_held_for(&other, START_LIMIT) {
+            return Err(running_unknown(ExitCode::DaemonAlreadyRunning, &other));
+        }
+        tokio::time::sleep(LOOK_PACE).await;
+    }
+}
+
+fn has_held_for(holder: &LockHolder, limit: Duration) -> bool {
+    UnixMillis::from_rfc3339(&holder.started_at).is_some_and(|taken| UnixMillis::now().since(taken) >= limit)
+}
+
+/// A daemon lives, but `run/daemon.json`, by which commands find it, is lost.
+pub(crate) fn running_unknown(exit: ExitCode, holder: &LockHolder) -> Failure {
+    let message = format!(
+        "the daemon is running (pid {}), but its file run/daemon.json is lost or not yet written",
+        holder.pid
+    );
+    Failure::new(exit, message).hint("mend it with: llama-orch daemon restart; engines keep running")
+}
+
+/// The daemon that lives without its file.
+pub(crate) fn without_file(home: &HomeLayout) -> Option<LockHolder> {
+    if daemon_file::living(home).is_some() { None } else { holder(home) }
+}
+
 async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> Result<DaemonFile, Failure> {
     let begun = Instant::now();
     loop {
@@ -99,12 +150,15 @@ async fn wait_until_it_answers(home: &HomeLayout, pid: u32, log_begin: u64) -> R
             // Another one was quicker; ours has noticed, and nothing of this start is left behind.
             Some(file) if !ours_lives => return Err(already_running(&file)),
             // Another one may have been quicker and not yet be known: its file will tell who it is.
-            None if !ours_lives && engine_process::holder(&home.daemon_lock()).is_none() => {
+            None if !ours_lives && holder(home).is_none() => {
                 return Err(start_failed(home, "it ended at once", log_begin));
             }
             _ => {}
         }
         if begun.elapsed() >= START_LIMIT {
+            if let Some(other) = holder(home).filter(|other| !ours_lives && other.pid != pid) {
+                return Err(running_unknown(ExitCode::DaemonAlreadyRunning, &other));
+            }
             let why = format!("it does not answer after {} s", START_LIMIT.as_secs());
             return Err(start_failed(home, &why, log_begin));
         }
@@ -120,6 +174,15 @@ fn already_running(file: &DaemonFile) -> Failure {
 
 fn failed(why: &str) -> Failure {
     Failure::new(ExitCode::DaemonStartFailed, format!("the daemon {why}"))
+}
+
+/// A home that may not be written to is told as such.
+fn not_done(what: &str, error: &std::io::Error) -> Failure {
+    let failure = failed(&format!("{what}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Failure { exit: ExitCode::PermissionDenied, ..failure },
+        _ => failure,
+    }
 }
 
 fn start_failed(home: &HomeLayout, why: &str, log_begin: u64) -> Failure {
@@ -158,15 +221,41 @@ fn rotate(log: &Path) {
     let _ = fs::rename(log, numbered(1));
 }
 
-/// Ends the daemon; engines keep running. Fails with 60 when there is none.
-pub(crate) fn stop(home: &HomeLayout) -> Result<DaemonFile, Failure> {
-    let file = daemon_file::living(home).ok_or_else(not_running)?;
-    engine_process::terminate_daemon(file.pid, &file.process_started_at, STOP_GRACE)?;
+/// The daemon that was ended.
+pub(crate) struct Stopped {
+    pub(crate) pid: u32,
+    /// The address as it was given with `--addr`.
+    pub(crate) addr_flag: Option<String>,
+}
+
+/// Ends the daemon, also one that has lost its file; engines keep running. Fails with 60 when there is none.
+pub(crate) fn stop(home: &HomeLayout) -> Result<Stopped, Failure> {
+    let Some(file) = daemon_file::living(home) else {
+        return stop_holder(home, &holder(home).ok_or_else(not_running)?);
+    };
+    engine_process::terminate_daemon(file.pid, &file.process_started_at, stop_grace(home))?;
     // One that had to be killed could not take its file with it.
     if daemon_file::read(&home.daemon_file()).is_some_and(|left| left.pid == file.pid) {
         let _ = fs::remove_file(home.daemon_file());
     }
-    Ok(file)
+    Ok(Stopped { pid: file.pid, addr_flag: file.addr_flag })
+}
+
+/// The lock's text says who holds it; the start mark in it proves that this process is the one.
+fn stop_holder(home: &HomeLayout, holder: &LockHolder) -> Result<Stopped, Failure> {
+    let Some(started_at) = &holder.start_mark else {
+        let message = "a daemon is running, but nothing tells which process it is";
+        return Err(Failure::new(ExitCode::DaemonStopFailed, message)
+            .hint(format!("see who holds {}", home.daemon_lock().display())));
+    };
+    engine_process::terminate_daemon(holder.pid, started_at, stop_grace(home))?;
+    Ok(Stopped { pid: holder.pid, addr_flag: None })
+}
+
+/// Just longer than a daemon that is well takes for its end.
+fn stop_grace(home: &HomeLayout) -> Duration {
+    let drain = load_settings(&options(home, None)).map_or(USUAL_DRAIN, |settings| settings.limits.drain);
+    drain.saturating_add(GOODBYE)
 }
 
 pub(crate) fn not_running() -> Failure {
@@ -177,6 +266,14 @@ pub(crate) fn not_running() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_home_that_may_not_be_written_to_has_its_own_code() {
+        use std::io::ErrorKind;
+        let exit = |kind: ErrorKind| not_done("cannot make the home", &kind.into()).exit;
+        assert_eq!(exit(ErrorKind::PermissionDenied), ExitCode::PermissionDenied);
+        assert_eq!(exit(ErrorKind::StorageFull), ExitCode::DaemonStartFailed);
+    }
 
     #[test]
     fn the_last_words_are_those_of_this_start() {

@@ -3,12 +3,12 @@
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon;
-use orchestratord::daemon_file::{self, DaemonFile};
+use orchestratord::daemon_file::DaemonFile;
 use serde_json::json;
 
 use crate::arguments::DaemonAction;
 use crate::context::Context;
-use crate::daemon_control::{not_running, options, start, stop};
+use crate::daemon_control::{Stopped, not_running, options, running_unknown, start, stop, without_file};
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::block_on;
 use crate::words::show_duration;
@@ -20,9 +20,10 @@ pub(super) fn run(context: &Context, action: DaemonAction) -> CommandResult {
         DaemonAction::Start { foreground: false, addr } => started(context, &start(home, addr.as_deref())?),
         DaemonAction::Restart { addr } => {
             // Nothing to stop is nothing in the way; an address that was given to the old one is kept.
-            let kept = match daemon_file::living(home) {
-                Some(_) => stop(home)?.addr_flag,
-                None => None,
+            let kept = match stop(home) {
+                Ok(stopped) => stopped.addr_flag,
+                Err(failure) if failure.exit == ExitCode::DaemonNotRunning => None,
+                Err(failure) => return Err(failure.into()),
             };
             started(context, &start(home, addr.or(kept).as_deref())?)
         }
@@ -40,9 +41,9 @@ fn started(context: &Context, file: &DaemonFile) -> CommandResult {
     Ok(context.printer.line(format_args!("daemon is running: http://{address} (pid {})", file.pid))?)
 }
 
-fn stopped(context: &Context, file: &DaemonFile) -> CommandResult {
+fn stopped(context: &Context, daemon: &Stopped) -> CommandResult {
     if context.printer.json() {
-        return Ok(context.printer.document(&json!({"running": false, "pid": file.pid}))?);
+        return Ok(context.printer.document(&json!({"running": false, "pid": daemon.pid}))?);
     }
     Ok(context.printer.line("daemon is stopped; engines keep running")?)
 }
@@ -68,6 +69,9 @@ fn status(context: &Context) -> CommandResult {
 
 /// Engines may run all the same: they need no daemon.
 fn status_without(context: &Context) -> CommandResult {
+    if let Some(holder) = without_file(context.home()?) {
+        return Err(running_unknown(ExitCode::DaemonUnreachable, &holder).into());
+    }
     if !context.printer.json() {
         return Err(not_running().into());
     }

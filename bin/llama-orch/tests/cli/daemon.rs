@@ -91,6 +91,59 @@ fn an_address_that_somebody_holds_is_told_before_anything_starts() {
 }
 
 #[test]
+fn a_daemon_that_has_lost_its_file_is_told_and_can_be_ended() {
+    let home = TempHome::new();
+    start(&home);
+    let pid = home.llama_orch(&["daemon", "status", "--json"]).expect_exit(0).json()["pid"].clone();
+    std::fs::remove_file(home.layout().daemon_file()).unwrap();
+    let run = home.llama_orch(&["daemon", "status"]);
+    assert!(only_error(run.expect_exit(64)).contains(&format!("pid {pid}")), "{run}");
+    assert!(run.stderr.contains("llama-orch daemon restart"), "{run}");
+    home.llama_orch(&["daemon", "status", "--json"]).expect_exit(64);
+    // A daemon that has only just begun would be given the time to write its file.
+    let lock = home.layout().daemon_lock();
+    let mut holder: serde_json::Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+    holder["started_at"] = json!("2020-01-01T00:00:00Z");
+    std::fs::write(&lock, holder.to_string()).unwrap();
+    let run = home.llama_orch(&["daemon", "start"]);
+    assert!(only_error(run.expect_exit(61)).contains(&format!("pid {pid}")), "{run}");
+    home.llama_orch(&["daemon", "stop"]).expect_exit(0);
+    assert!(!is_alive(&pid));
+    home.llama_orch(&["daemon", "stop"]).expect_exit(60);
+}
+
+#[test]
+fn of_daemons_that_are_started_at_once_on_one_address_all_but_one_are_told_that_it_runs() {
+    let home = TempHome::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut codes: Vec<_> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..10)
+            .map(|_| scope.spawn(|| home.llama_orch(&["daemon", "start", "--addr", &address]).exit_code))
+            .collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    codes.sort_unstable();
+    assert_eq!(codes[0], Some(0), "{codes:?}");
+    assert!(codes[1..].iter().all(|code| *code == Some(61)), "{codes:?}");
+    home.llama_orch(&["daemon", "stop"]).expect_exit(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_daemon_that_hangs_is_ended_all_the_same() {
+    let home = TempHome::new();
+    start(&home);
+    let pid = home.llama_orch(&["daemon", "status", "--json"]).expect_exit(0).json()["pid"].clone();
+    let mut freeze = std::process::Command::new("kill");
+    freeze.args(["-STOP", &pid.to_string()]);
+    testkit::run(freeze).expect_exit(0);
+    let begun = std::time::Instant::now();
+    home.llama_orch(&["daemon", "stop"]).expect_exit(0);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert!(!is_alive(&pid));
+}
+
+#[test]
 fn settings_that_cannot_be_used_name_their_key() {
     let home = TempHome::new();
     std::fs::write(home.layout().settings(), "[orchestratord]\ncolour = \"red\"\n").unwrap();
