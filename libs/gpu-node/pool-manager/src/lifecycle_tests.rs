@@ -142,6 +142,33 @@ fn a_user_s_down_is_not_a_crash() {
 }
 
 #[test]
+fn the_wish_of_a_down_is_written_before_anything_is_stopped() {
+    let mut story = Story::new();
+    story.running().then(Event::Down { force: false });
+    let wish = Effect::RecordDesired { desired: DesiredState::Stopped };
+    assert_eq!(story.effects, [wish, Effect::Terminate { force: false }]);
+}
+
+#[test]
+fn a_forced_down_hastens_the_stop_that_is_under_way() {
+    let mut story = Story::new();
+    story.running().then(Event::Down { force: false }).then(Event::Down { force: false });
+    assert!(!story.has(|effect| *effect == Effect::Hasten));
+    story.then(Event::Down { force: true });
+    assert!(story.has(|effect| *effect == Effect::Hasten));
+}
+
+#[test]
+fn the_restart_counter_begins_anew_once_and_says_so() {
+    let mut story = Story::new();
+    story.running().crash().after(1).then(Event::Tick).then(Event::Launched).then(healthy());
+    story.after(300).then(healthy());
+    assert!(story.has(|effect| *effect == Effect::RecordStable));
+    story.then(healthy());
+    assert!(!story.has(|effect| *effect == Effect::RecordStable));
+}
+
+#[test]
 fn down_cancels_a_waiting_restart() {
     let mut story = Story::new();
     story.running().crash().then(Event::Down { force: false });
