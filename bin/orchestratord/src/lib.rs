@@ -6,6 +6,7 @@
 //! Read first: [`daemon::run`], the start-up story, and [`client::DaemonClient`], how commands talk to it.
 
 pub mod client;
+mod cross_origin;
 pub mod daemon;
 mod front;
 mod metrics;
