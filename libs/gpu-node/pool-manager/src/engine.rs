@@ -1,6 +1,7 @@
 //! A living engine in care: its process, how to ask it, and what it told of itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use engine_process::{ProcessIdentity, StartMark};
 use instance_config::InstanceConfig;
@@ -10,6 +11,10 @@ use serde::Deserialize;
 
 use crate::lifecycle::ProbeOutcome;
 use crate::probe::{LoadProgress, ProbeReport, Prober};
+
+/// The handoff file comes within one look of the shim's.
+const HANDOFF_LIMIT: Duration = Duration::from_millis(300);
+const HANDOFF_LOOK: Duration = Duration::from_millis(5);
 
 /// What a ready engine tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub(crate) struct Engine {
     pub shim: Option<(u32, StartMark)>,
     pub prober: Prober,
     pub stderr_log: PathBuf,
+    /// Where the shim tells of readiness.
+    handoff: PathBuf,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
 }
@@ -48,12 +55,24 @@ impl Engine {
             home: home.root().to_path_buf(),
         };
         let stderr_log = instance_config::log_path(&config.logs.stderr, config, home, replica);
-        Self { identity, shim, prober, stderr_log, progress: LoadProgress::default(), facts: None }
+        let handoff = home.handoff(&config.name, replica);
+        Self { identity, shim, prober, stderr_log, handoff, progress: LoadProgress::default(), facts: None }
     }
 
     /// Another shim watches it now.
     pub(crate) fn watch(&mut self, shim_pid: Option<u32>) {
         self.shim = shim_pid.and_then(marked);
+    }
+
+    /// The shim finds out by itself that its engine is ready; who hears of it from us finds the file in place. An
+    /// engine whose shim is gone keeps nobody waiting.
+    async fn await_handoff(&self) {
+        let written = async {
+            while !self.handoff.exists() {
+                tokio::time::sleep(HANDOFF_LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(HANDOFF_LIMIT, written).await;
     }
 
     /// Asks the engine how it is and, the first time it is well, what it has to offer.
@@ -65,6 +84,7 @@ impl Engine {
             self.progress = look;
         }
         if report.outcome == ProbeOutcome::Healthy && self.facts.is_none() {
+            self.await_handoff().await;
             self.facts = read_facts(&self.prober).await;
         }
         Examination { report, progress: self.progress, facts: self.facts }

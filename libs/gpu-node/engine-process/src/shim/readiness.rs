@@ -19,8 +19,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_SIZE: usize = 4 * 1024 * 1024;
 /// Between a question and the look for its answer.
 const LOOK: Duration = Duration::from_millis(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// While the handoff file cannot be written.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// An engine that is ready but does not tell its slots is believed to have what its arguments ask for.
