@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use instance_config::LoadedInstance;
@@ -11,7 +12,7 @@ use pool_manager::view::{InstanceView, Viewer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answers::Refusal;
+use super::answers::{Refusal, valid};
 use super::{ApiState, Operation};
 use crate::compose;
 
@@ -64,8 +65,9 @@ pub(super) async fn start(State(state): State<ApiState>, Path(name): Path<String
 pub(super) async fn stop(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-    Json(request): Json<StopRequest>,
+    request: Result<Json<StopRequest>, JsonRejection>,
 ) -> Accepted {
+    let Json(request) = valid(request)?;
     // A config that broke or went away does not keep its engine from being stopped.
     let name = find(&state, &name).await.map_or(name, |instance| instance.config.name.to_string());
     let manager = state.manager.clone();
@@ -81,8 +83,9 @@ pub(super) async fn stop(
 pub(super) async fn restart(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-    Json(request): Json<StopRequest>,
+    request: Result<Json<StopRequest>, JsonRejection>,
 ) -> Accepted {
+    let Json(request) = valid(request)?;
     let instance = find(&state, &name).await?;
     let name = instance.config.name.to_string();
     let manager = state.manager.clone();
@@ -94,8 +97,9 @@ pub(super) async fn restart(
 pub(super) async fn remove(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-    Query(request): Query<RemoveRequest>,
+    request: Result<Query<RemoveRequest>, QueryRejection>,
 ) -> Accepted {
+    let Query(request) = valid(request)?;
     let instance = find(&state, &name).await?;
     let name = instance.config.name.to_string();
     let manager = state.manager.clone();

@@ -59,5 +59,6 @@ pub fn router(state: ApiState) -> Router {
         .route("/v2/instances/{name}/restart", post(instances::restart))
         .route("/v2/operations/{id}", get(operations::show))
         .fallback(answers::no_such_path)
+        .method_not_allowed_fallback(answers::no_such_method)
         .with_state(state)
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use orch_core::{ExitCode, Failure};
 use orch_runtime::Tasks;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::ApiState;
-use super::answers::Refusal;
+use super::answers::{Refusal, valid};
 
 /// Finished operations are kept for a look back; older ones are forgotten.
 const KEPT: usize = 1024;
@@ -113,9 +114,10 @@ pub(super) struct Look {
 
 pub(super) async fn show(
     State(state): State<ApiState>,
-    Path(id): Path<Uuid>,
-    Query(look): Query<Look>,
+    id: Result<Path<Uuid>, PathRejection>,
+    look: Result<Query<Look>, QueryRejection>,
 ) -> Result<Json<Operation>, Refusal> {
+    let (Path(id), Query(look)) = (valid(id)?, valid(look)?);
     let operations: &Arc<Operations> = &state.operations;
     let missing = || Failure::new(ExitCode::InstanceNotFound, format!("no operation {id} is known"));
     let mut operation = operations.find(id).ok_or_else(missing)?;

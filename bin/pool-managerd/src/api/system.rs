@@ -1,6 +1,7 @@
 //! The daemon about itself.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
 use pool_manager::view::event_json;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use state_store::EventQuery;
 
 use super::ApiState;
-use super::answers::Refusal;
+use super::answers::{Refusal, valid};
 
 /// What `daemon status` prints; the names of the fields are a contract.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,8 +58,9 @@ pub(super) struct EventFilter {
 /// Newest first; with `after` (an event's id) the ones that came later, oldest first.
 pub(super) async fn events(
     State(state): State<ApiState>,
-    Query(filter): Query<EventFilter>,
+    filter: Result<Query<EventFilter>, QueryRejection>,
 ) -> Result<Json<Vec<Value>>, Refusal> {
+    let Query(filter) = valid(filter)?;
     let query = filter.into_query()?;
     let read = move || state.node.store.events(&query).map_err(Failure::from);
     let cut = |error| Failure::new(ExitCode::General, format!("a look was cut short: {error}"));
