@@ -190,6 +190,8 @@ pub struct Lifecycle {
     /// When the next probe is due; `None` while one is running or none is wanted.
     next_probe: Option<Instant>,
     loading_probes: u32,
+    /// Since when an engine that was ready answers as if it loaded; a refused port looks the same.
+    loading_again: Option<Instant>,
 }
 
 impl Lifecycle {
@@ -202,6 +204,7 @@ impl Lifecycle {
             attempts,
             next_probe: None,
             loading_probes: 0,
+            loading_again: None,
         }
     }
 
@@ -399,6 +402,7 @@ impl Lifecycle {
     fn became_ready(&mut self, now: Instant) -> Vec<Effect> {
         let from = std::mem::replace(&mut self.health, Health::Healthy);
         self.phase = Phase::Running { since: now, failed_probes: 0 };
+        self.loading_again = None;
         self.next_probe = Some(now + self.policy.probe_interval);
         vec![
             Effect::RecordReady,
@@ -419,6 +423,16 @@ impl Lifecycle {
         if self.attempts > 0 && now.duration_since(since) >= self.policy.stable_after {
             self.attempts = 0;
             effects.push(Effect::RecordStable);
+        }
+        if matches!(outcome, ProbeOutcome::Loading { progressed: false }) {
+            let begun = *self.loading_again.get_or_insert(now);
+            if now.duration_since(begun) >= self.policy.load_stall {
+                let seconds = self.policy.load_stall.as_secs();
+                effects.extend(self.recover(format!("it was ready and has not answered for {seconds} s")));
+                return effects;
+            }
+        } else {
+            self.loading_again = None;
         }
         let (to, failed, reason) = match outcome {
             ProbeOutcome::Healthy => (Health::Healthy, 0, None),
@@ -455,6 +469,7 @@ impl Lifecycle {
     fn recover(&mut self, reason: String) -> Vec<Effect> {
         self.phase = Phase::Stopping { then: AfterStop::Recover };
         self.next_probe = None;
+        self.loading_again = None;
         vec![Effect::RecordSick { reason }, Effect::Terminate { force: false }]
     }
 

@@ -231,6 +231,17 @@ fn failed_probes_restart_only_after_the_start_period_and_in_a_row() {
 }
 
 #[test]
+fn an_engine_that_was_ready_and_refuses_for_long_is_recovered() {
+    let mut story = Story::new();
+    story.running().then(loading(false)).after(299).then(loading(false));
+    assert_eq!(story.machine.status(), Status::Running, "a refused port alone is never a failure");
+    story.then(healthy()).then(loading(false)).after(299).then(loading(false));
+    assert_eq!(story.machine.status(), Status::Running, "a good answer in between begins anew");
+    story.after(1).then(loading(false));
+    assert!(story.has(|effect| matches!(effect, Effect::Terminate { .. })));
+}
+
+#[test]
 fn an_on_demand_instance_that_crashes_waits_for_its_next_request() {
     let mut story = Story::new();
     story.then(Event::Up { desired: DesiredState::OnDemand }).then(Event::Launched).then(healthy()).crash();
