@@ -8,7 +8,9 @@ use std::time::SystemTime;
 use orch_core::UnixMillis;
 
 use super::tail::{Ending, tail_until};
-use super::{LINE_LIMIT, LogFiles, LogLine, Stream, StreamSelection, line_text, rotated_path};
+use super::{
+    LINE_LIMIT, LogFiles, LogLine, Stream, StreamSelection, is_blanked_out, line_text, rotated_path,
+};
 
 /// Read from one stream in one poll; the rest comes with the next.
 const POLL_LIMIT: u64 = 1024 * 1024;
@@ -143,7 +145,10 @@ impl FollowedFile {
             None => 0,
         };
         let at = Some(UnixMillis::now());
-        for line in bytes[..whole].split_inclusive(|&byte| byte == b'\n') {
+        for (number, line) in bytes[..whole].split_inclusive(|&byte| byte == b'\n').enumerate() {
+            if offset == 0 && number == 0 && is_blanked_out(line) {
+                continue;
+            }
             for piece in line.chunks(LINE_LIMIT) {
                 lines.push(LogLine { stream: self.stream, at, text: line_text(piece) });
             }

@@ -93,6 +93,11 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether a file's first line, line end included, only stands in the place of one that a rotation took away.
+fn is_blanked_out(line: &[u8]) -> bool {
+    line.len() > 1 && line.iter().all(u8::is_ascii_whitespace)
+}
+
 pub(crate) fn line_text(bytes: &[u8]) -> String {
     let mut end = bytes.len();
     while end > 0 && matches!(bytes[end - 1], b'\n' | b'\r') {

@@ -7,7 +7,9 @@ use orch_core::UnixMillis;
 
 use super::index::IndexCursor;
 use super::reverse::ReverseLines;
-use super::{LogFiles, LogLine, Stream, StreamSelection, index_path, line_text, rotated_path};
+use super::{
+    LogFiles, LogLine, Stream, StreamSelection, index_path, is_blanked_out, line_text, rotated_path,
+};
 
 /// More rotated files than any configuration keeps.
 const ROTATED_LIMIT: u32 = 1000;
@@ -96,9 +98,7 @@ impl Backwards {
             if let Some((lines, index)) = &mut self.current
                 && let Some((offset, bytes)) = lines.next_line()?
             {
-                let blank = offset == 0 && bytes.iter().all(u8::is_ascii_whitespace) && bytes.len() > 1;
-                // A rotation can leave blanks where half a line stood.
-                if !blank {
+                if offset > 0 || !is_blanked_out(&bytes) {
                     let at = index.time_of(offset);
                     return Ok(Some(LogLine { stream: self.stream, at, text: line_text(&bytes) }));
                 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::logs::index::IndexEntry;
 use crate::logs::index_path;
 use crate::private_files;
 use crate::spec::EngineSpec;
+use crate::sys;
 use crate::wait::{pause, wait_until};
 
 /// A silence shorter than this still counts as growing.
@@ -212,14 +213,10 @@ impl LogKeeper {
         }
         self.waited = 0;
         let mut copied = self.copy(size);
-        for _ in 0..COPY_TRIES {
-            let size = self.size();
-            if copied.has_room_until(size) {
-                break;
-            }
-            copied = self.copy(size);
+        if !self.take_out(&copied) {
+            self.catch_up(&mut copied);
+            self.cut(&mut copied);
         }
-        self.cut(&mut copied);
         // The other half is most likely on its way.
         wait_until(HEAD_PATIENCE, || {
             if self.torn_head {
@@ -237,6 +234,36 @@ impl LogKeeper {
             self.note(size, UnixMillis::now());
         }
         rotation::copy(&self.path, &self.file, size, self.bounds)
+    }
+
+    /// Takes what is copied out of the file, in one step and whole blocks; what is copied of the next block is
+    /// blanked out. What is written meanwhile stays.
+    fn take_out(&mut self, copied: &rotation::Copied) -> bool {
+        let end = copied.end();
+        let block = self.file.metadata().map_or(0, |metadata| metadata.blksize());
+        let rest = end.checked_rem(block).unwrap_or(end);
+        if rest == end || !self.ends_a_line(end) || !sys::take_out_head(&self.file, end - rest) {
+            return false;
+        }
+        if rest > 0 {
+            let mut blanks = vec![b' '; rest as usize - 1];
+            blanks.push(b'\n');
+            // Left as they are, these lines are merely there twice.
+            let _ = self.file.write_all_at(&blanks, 0);
+        }
+        self.torn_head = false;
+        true
+    }
+
+    /// Copies again what a flood has written meanwhile, but does not chase it for ever.
+    fn catch_up(&mut self, copied: &mut rotation::Copied) {
+        for _ in 0..COPY_TRIES {
+            let size = self.size();
+            if copied.has_room_until(size) {
+                break;
+            }
+            *copied = self.copy(size);
+        }
     }
 
     /// Empties the file, at a line end if the writer ever stands at one. What is written between the last copy

@@ -120,6 +120,11 @@ impl Copied {
         self.pieces
     }
 
+    /// Up to where the live file is copied.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     fn add_piece(&mut self, file: &File, index: &[IndexEntry], from: u64, to: u64) -> io::Result<()> {
         let path = waiting_path(&self.base, self.pieces + 1);
         let piece = private_files::options().create(true).write(true).truncate(true).open(&path)?;

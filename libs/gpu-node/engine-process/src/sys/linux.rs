@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -229,6 +230,13 @@ pub(crate) fn reap_all_but(left: u32) {
             _ => return,
         }
     }
+}
+
+/// Takes the first bytes out of a file, so that what follows becomes its beginning; writers that append go on as if
+/// nothing had happened. `bytes` are whole blocks and not the whole file. `false` where the file system cannot.
+pub(crate) fn take_out_head(file: &fs::File, bytes: u64) -> bool {
+    let Ok(length) = libc::off_t::try_from(bytes) else { return false };
+    fallocate(file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, length).is_ok()
 }
 
 /// Lets go of the program's pages of code and constants that were only needed so far. The few that a loop runs through come back

@@ -21,7 +21,7 @@ pub(crate) use system::{
     start_mark, usage,
 };
 #[cfg(unix)]
-pub(crate) use system::{file_position, forget_code, mark_of_child, memory_kills};
+pub(crate) use system::{file_position, forget_code, mark_of_child, memory_kills, take_out_head};
 #[cfg(unix)]
 pub(crate) use unix::{converse, detach, own_group, port_is_free};
 #[cfg(all(unix, not(target_os = "linux")))]
