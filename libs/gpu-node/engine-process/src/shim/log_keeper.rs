@@ -242,7 +242,12 @@ impl LogKeeper {
         let end = copied.end();
         let block = self.file.metadata().map_or(0, |metadata| metadata.blksize());
         let rest = end.checked_rem(block).unwrap_or(end);
-        if rest == end || !self.ends_a_line(end) || !sys::take_out_head(&self.file, end - rest) {
+        if rest == end || !self.ends_a_line(end) {
+            return false;
+        }
+        // The system writes to disk first, with the writer waiting; what is there already holds nobody up.
+        let _ = self.file.sync_data();
+        if !sys::take_out_head(&self.file, end - rest) {
             return false;
         }
         if rest > 0 {
