@@ -4,6 +4,7 @@
 mod follow;
 pub(crate) mod index;
 mod reverse;
+mod size;
 mod tail;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use orch_core::{ReplicaId, UnixMillis};
 
 pub use follow::{Follower, tail_then_follow};
+pub use size::{LARGE_LOGS, total_size};
 pub use tail::tail;
 
 /// The two live log files of one engine.
