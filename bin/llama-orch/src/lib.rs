@@ -15,6 +15,7 @@ mod ending;
 mod printer;
 mod progress;
 mod runtime;
+mod services;
 mod steps;
 mod talk;
 mod targets;

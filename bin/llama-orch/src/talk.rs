@@ -44,6 +44,12 @@ impl Talk {
         }
     }
 
+    /// Lines that belong to a failure, also when little is to be said.
+    #[expect(clippy::unused_self, reason = "only who may talk is asked to")]
+    pub(crate) fn text(self, text: &str) {
+        eprint!("{text}");
+    }
+
     /// Whether moving pictures would be seen.
     pub(crate) fn shows_progress(self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()

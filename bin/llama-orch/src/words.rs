@@ -1,4 +1,4 @@
-//! Moments and durations, as people write and read them.
+//! Moments, durations and command lines, as people write and read them.
 
 use std::time::Duration;
 
@@ -65,6 +65,20 @@ pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+/// Words as a shell would take them.
+pub(crate) fn command_line(words: &[&str]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell would take it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=,@%+".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +108,13 @@ mod tests {
         for (seconds, text) in [(0, "0s"), (59, "59s"), (65, "1m05s"), (7800, "2h10m"), (273_600, "3d4h")] {
             assert_eq!(show_duration(seconds), text);
         }
+    }
+
+    #[test]
+    fn words_that_a_shell_would_take_apart_are_quoted() {
+        assert_eq!(
+            command_line(&["/x/llama-server", "--alias", "a b", "", "it's"]),
+            r"/x/llama-server --alias 'a b' '' 'it'\''s'"
+        );
     }
 }

@@ -6,6 +6,7 @@ use orchestratord::daemon;
 use orchestratord::daemon_file::DaemonFile;
 use serde_json::json;
 
+use super::service;
 use crate::arguments::DaemonAction;
 use crate::context::Context;
 use crate::daemon_control::{Stopped, not_running, options, running_unknown, start, stop, without_file};
@@ -29,6 +30,8 @@ pub(super) fn run(context: &Context, action: DaemonAction) -> CommandResult {
         }
         DaemonAction::Stop => stopped(context, &stop(home)?),
         DaemonAction::Status => status(context),
+        DaemonAction::Install(arguments) => service::install(context, &arguments),
+        DaemonAction::Uninstall(arguments) => service::uninstall(context, &arguments),
     }
 }
 

@@ -106,7 +106,7 @@ fn engine(engine: &Value) -> (String, String) {
 
 fn command_line(words: &Value) -> Vec<String> {
     let words: Vec<&str> = words.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if words.is_empty() { Vec::new() } else { vec![super::up::command_line(&words)] }
+    if words.is_empty() { Vec::new() } else { vec![crate::words::command_line(&words)] }
 }
 
 fn entries(object: &Value) -> Vec<(String, String)> {

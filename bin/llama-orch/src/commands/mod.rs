@@ -14,6 +14,7 @@ mod ps;
 mod quickstart;
 mod restart;
 mod rm;
+mod service;
 mod unlock;
 mod up;
 

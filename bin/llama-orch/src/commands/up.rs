@@ -15,7 +15,7 @@ use crate::ending::{CommandResult, Ended};
 use crate::runtime::block_on;
 use crate::steps::{Warnings, carry_out};
 use crate::targets::{Chosen, Plane, Target, choose, is_sweeping};
-use crate::words::show_duration;
+use crate::words::{command_line, quoted, show_duration};
 
 pub(super) fn run(context: &Context, arguments: &UpArguments) -> CommandResult {
     let plane = Plane::find(context)?;
@@ -187,19 +187,6 @@ fn show_preview(context: &Context, preview: &Value) -> CommandResult {
     Ok(())
 }
 
-/// Words as a shell would take them.
-pub(super) fn command_line(words: &[&str]) -> String {
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=,@%+".contains(character);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// `--no-detach`: shows what the engines say until Ctrl-C, then stops them.
 fn attend(context: &Context, plane: &Plane, chosen: &[Chosen]) -> CommandResult {
     let instances: Vec<LoadedInstance> =
@@ -210,17 +197,4 @@ fn attend(context: &Context, plane: &Plane, chosen: &[Chosen]) -> CommandResult 
     context.talk.note(&format!("stopping after {}", show_duration(begun.elapsed().as_secs())));
     down::stop_all(context, plane, chosen)?;
     ended
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_that_a_shell_would_take_apart_are_quoted() {
-        assert_eq!(
-            command_line(&["/x/llama-server", "--alias", "a b", "", "it's"]),
-            r"/x/llama-server --alias 'a b' '' 'it'\''s'"
-        );
-    }
 }

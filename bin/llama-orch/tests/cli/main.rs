@@ -16,3 +16,5 @@ mod quickstart;
 mod reading;
 mod refusals;
 mod scene;
+#[cfg(target_os = "linux")]
+mod service;

@@ -13,6 +13,7 @@
 #![cfg_attr(windows, allow(dead_code, reason = "the shim's side of it does not exist there yet"))]
 #![expect(clippy::disallowed_methods, reason = "this is the one crate in which children are born")]
 
+mod account;
 mod detached;
 mod disk;
 mod exit_record;
@@ -33,6 +34,7 @@ mod sys;
 mod tool;
 mod wait;
 
+pub use account::{is_administrator, owner_of, user_id};
 pub use detached::{DetachedCommand, TerminateError, spawn_detached, terminate_daemon};
 pub use disk::free_space;
 pub use exit_record::ExitRecord;
