@@ -1,12 +1,11 @@
 //! From the pool manager's snapshots to the gateway's routing table.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use gateway::{Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
-use orch_core::{InstanceName, ReplicaId};
-use pool_manager::{BoxFuture, ReplicaSnapshot, Traffic};
+use orch_core::{InstanceName, ReplicaId, UnixMillis};
+use pool_manager::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
 
 /// The gateway as the pool manager sees it.
 pub(crate) struct GatewayTraffic {
@@ -27,7 +26,7 @@ impl GatewayTraffic {
     fn replica(&self, snapshot: &ReplicaSnapshot) -> Option<Replica> {
         Some(Replica {
             key: self.key(&snapshot.instance, snapshot.replica),
-            address: resolve(&snapshot.host, snapshot.port)?,
+            address: snapshot.address?,
             api_key: snapshot.api_key.clone(),
             ready: snapshot.routable,
             draining: false,
@@ -49,9 +48,24 @@ impl Traffic for GatewayTraffic {
                 created_at: snapshot.created_at,
                 replicas: Vec::new(),
             });
-            routed.replicas.extend(self.replica(snapshot).filter(|_| snapshot.port != 0));
+            routed.replicas.extend(self.replica(snapshot));
         }
         self.table.publish(RoutingTable::new(instances.into_values().collect()));
+    }
+
+    fn probed(&self, instance: &InstanceName, replica: ReplicaId, at: UnixMillis) {
+        self.table.note_good_probe(&self.key(instance, replica), at);
+    }
+
+    fn signs(&self, instance: &InstanceName, replica: ReplicaId) -> RequestSigns {
+        let key = self.key(instance, replica);
+        let signs = self.table.signs(&key);
+        RequestSigns {
+            in_flight: u32::try_from(self.table.busy_slots(&key)).unwrap_or(u32::MAX),
+            progress: signs.progress,
+            failures: signs.failures,
+            last_status: signs.last_status,
+        }
     }
 
     fn drain<'a>(
@@ -64,11 +78,4 @@ impl Traffic for GatewayTraffic {
             let _ = self.table.drain(&self.key(instance, replica), deadline).await;
         })
     }
-}
-
-/// The address of an engine. Hosts of engines are loopback literals nearly always; a name is looked up in the
-/// system's table.
-fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    (bare, port).to_socket_addrs().ok()?.next()
 }

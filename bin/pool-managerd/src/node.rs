@@ -11,9 +11,9 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
-use orch_core::{ExitCode, Failure, HomeLayout, InstanceName, ReplicaId};
+use orch_core::{ExitCode, Failure, HomeLayout, InstanceName, ReplicaId, UnixMillis};
 use orch_runtime::{RequestId, ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
-use pool_manager::{BoxFuture, Node, PoolManager, ReplicaSnapshot, Traffic};
+use pool_manager::{BoxFuture, Node, PoolManager, ReplicaSnapshot, RequestSigns, Traffic};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -78,6 +78,12 @@ struct NoTraffic;
 
 impl Traffic for NoTraffic {
     fn publish(&self, _: Vec<ReplicaSnapshot>) {}
+
+    fn probed(&self, _: &InstanceName, _: ReplicaId, _: UnixMillis) {}
+
+    fn signs(&self, _: &InstanceName, _: ReplicaId) -> RequestSigns {
+        RequestSigns::default()
+    }
 
     fn drain<'a>(&'a self, _: &'a InstanceName, _: ReplicaId, _: Duration) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))

@@ -2,9 +2,10 @@
 
 use instance_config::LoadedInstance;
 use orch_core::{DesiredState, ExitCode, Failure, Health, Status};
+use orch_runtime::reachable_host;
+use pool_manager::Prober;
 use pool_manager::lifecycle::ProbeOutcome;
 use pool_manager::view::{InstanceView, Slots};
-use pool_manager::{Prober, connect_host};
 use serde::Serialize;
 
 use super::ps;
@@ -66,7 +67,7 @@ fn ask(context: &Context, arguments: &HealthArguments) -> Result<Vec<Answer>, Fa
     let home = context.home()?;
     Ok(side_by_side(&pairs, |(instance, row)| {
         let prober = row.pid.map(|_| Prober {
-            host: connect_host(&row.host).to_owned(),
+            host: reachable_host(&row.host).to_owned(),
             port: row.port,
             api_key: instance_config::api_key(&instance.config, home),
             check: instance.config.healthcheck.clone(),

@@ -2,9 +2,10 @@
 
 use instance_config::{LoadedInstance, Severity, engine_command, lint_instance};
 use orch_core::{ExitCode, Failure, Status, redact_args, redact_env_value};
+use orch_runtime::reachable_host;
 use orchestratord::compose::{self, Memory, engine_profile};
+use pool_manager::alone;
 use pool_manager::view::InstanceView;
-use pool_manager::{alone, connect_host};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{StartWait, StreamArgument, UpArguments};
@@ -88,7 +89,7 @@ pub(super) fn ready_words(
     };
     let row = context.look(|viewer| viewer.instance(instance))?;
     let Some(pid) = row.pid else { return Ok(word.to_owned()) };
-    let host = connect_host(&row.host);
+    let host = reachable_host(&row.host);
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     Ok(format!("{word}: http://{host}:{} (pid {pid})", row.port))
 }

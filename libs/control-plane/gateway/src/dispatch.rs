@@ -78,6 +78,9 @@ pub(crate) async fn dispatch(
                 tracing::debug!(
                     request_id = %flight.request_id, replica = %target.replica.key, ?failed, "no answer"
                 );
+                if flight.takes_slot() && !matches!(failed, Failed::Refused) {
+                    target.live.signs.broke_off();
+                }
                 problem = Some(failed.problem(target));
                 if !failed.may_try_another(request, flight) {
                     break;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::headers::TargetHeaders;
 use crate::metrics::ReplicaMetrics;
+use crate::signs::{Signs, SignsCounter};
 use crate::table::{Replica, ReplicaKey, RoutedInstance, RoutingTable};
 use crate::upstream::IdleConnections;
 
@@ -23,12 +24,15 @@ pub(crate) struct LiveReplica {
     pub(crate) busy_slots: AtomicUsize,
     /// Notified when the last request ends.
     pub(crate) emptied: Notify,
+    /// When the last good probe was.
+    good_probe: AtomicI64,
     /// The time of the last good probe when it refused a connection.
     refused_at_probe: AtomicI64,
     draining: AtomicBool,
     /// Cancelled when nothing may use this engine any more.
     pub(crate) closed: CancellationToken,
     pub(crate) idle: IdleConnections,
+    pub(crate) signs: SignsCounter,
 }
 
 impl LiveReplica {
@@ -38,10 +42,12 @@ impl LiveReplica {
             in_flight: AtomicUsize::new(0),
             busy_slots: AtomicUsize::new(0),
             emptied: Notify::new(),
+            good_probe: AtomicI64::new(i64::MIN),
             refused_at_probe: AtomicI64::new(i64::MIN),
             draining: AtomicBool::new(false),
             closed: CancellationToken::new(),
             idle: IdleConnections::default(),
+            signs: SignsCounter::default(),
         }
     }
 
@@ -70,7 +76,8 @@ impl Target {
         self.replica.ready
             && !self.replica.draining
             && !self.live.is_draining()
-            && self.replica.last_good_probe.0 > self.live.refused_at_probe.load(Ordering::Relaxed)
+            && self.live.good_probe.load(Ordering::Relaxed)
+                > self.live.refused_at_probe.load(Ordering::Relaxed)
     }
 
     /// Slots that this gateway has not filled. Negative when requests already wait inside the engine.
@@ -81,7 +88,7 @@ impl Target {
 
     /// It refused a connection: it is out until a newer good probe.
     pub(crate) fn mark_refused(&self) {
-        let UnixMillis(probe) = self.replica.last_good_probe;
+        let probe = self.live.good_probe.load(Ordering::Relaxed);
         self.live.refused_at_probe.fetch_max(probe, Ordering::Relaxed);
         self.live.idle.clear();
     }
@@ -166,6 +173,18 @@ impl TableHandle {
         if drained.is_ok() { DrainOutcome::Idle } else { DrainOutcome::Cut(left) }
     }
 
+    /// A replica answered a probe well. One that refused a connection earlier is tried again.
+    pub fn note_good_probe(&self, key: &ReplicaKey, at: UnixMillis) {
+        if let Some(live) = self.find(key) {
+            live.good_probe.fetch_max(at.0, Ordering::Relaxed);
+        }
+    }
+
+    /// How generations on a replica have been going since it is listed at its address.
+    pub fn signs(&self, key: &ReplicaKey) -> Signs {
+        self.find(key).map_or_else(Signs::default, |live| live.signs.read())
+    }
+
     /// How many slots of a replica this gateway keeps busy.
     pub fn busy_slots(&self, key: &ReplicaKey) -> usize {
         self.find(key).map_or(0, |live| live.busy_slots.load(Ordering::Relaxed))
@@ -206,6 +225,7 @@ fn target(
         known.address == replica.address && !revived
     });
     let live = kept.map_or_else(|| Arc::new(LiveReplica::new(replica.address)), Arc::clone);
+    live.good_probe.fetch_max(replica.last_good_probe.0, Ordering::Relaxed);
     next.insert(replica.key.clone(), Arc::clone(&live));
     Arc::new(Target {
         headers: TargetHeaders::new(instance, replica),

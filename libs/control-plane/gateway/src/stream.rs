@@ -129,6 +129,10 @@ impl StreamBody {
     fn pass(&mut self, data: Bytes) -> Bytes {
         if self.flight.takes_slot() {
             self.usage.observe(&data);
+            // A comment only keeps the line open.
+            if self.status.is_success() && !data.is_empty() && !data.starts_with(b":") {
+                self.target.live.signs.progressed();
+            }
         }
         let Some(events) = &mut self.events else { return data };
         events.idle.note(&data);
@@ -159,6 +163,9 @@ impl StreamBody {
         {
             self.target.live.idle.put(connection);
         }
+        if self.flight.takes_slot() {
+            self.target.live.signs.answered(self.status);
+        }
         self.flight.done(self.status, &self.usage.finish());
         let rest = joined(data, &held);
         (!rest.is_empty()).then_some(Ok(rest))
@@ -181,6 +188,9 @@ impl StreamBody {
     fn cut(&mut self, code: ErrorCode, message: &str) -> Result<Bytes, AnswerBroken> {
         let key = &self.target.replica.key;
         let problem = Problem::new(code, message).at(&key.node_id, &key.pool_id);
+        if self.flight.takes_slot() {
+            self.target.live.signs.broke_off();
+        }
         self.flight.broken(&problem);
         if self.events.is_none() {
             self.state = State::Over;

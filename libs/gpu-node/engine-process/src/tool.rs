@@ -8,7 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::sys::{self, ProcessHandle, Signal};
+use crate::leftovers::{descendants, open_all};
+use crate::sys::{self, ProcessHandle, Signal, process_table};
 use crate::wait::wait_until;
 
 /// What is kept of each stream; later lines are still told to the listener.
@@ -69,10 +70,15 @@ pub fn run_tool(
     let end = Instant::now() + limit;
     let process = ProcessHandle::open(child.id()).map_err(lost)?;
     let in_time = collect(process.as_ref(), &pieces, end, &mut |piece| kept.take(&piece, on_line));
+    // Looked up while the tool still lives: those that left its group are found by their parents alone.
+    let strays = if in_time { Vec::new() } else { open_all(&descendants(&process_table(), child.id())) };
     // Also after a good end: what the tool left running in its group is not wanted. The tool itself is not
     // reaped yet, so the group cannot have become somebody else's.
     if let Some(process) = &process {
         process.signal_group(Signal::Kill).map_err(lost)?;
+    }
+    for stray in &strays {
+        let _ = stray.signal(Signal::Kill);
     }
     let status = reap(&mut child).map_err(lost)?;
     drain(&pieces, &mut |piece| kept.take(&piece, on_line));
@@ -223,6 +229,15 @@ mod tests {
         assert!(matches!(result, Err(ToolError::Timeout { .. })), "{result:?}");
         let child: u32 = lines[0].parse().unwrap();
         assert!(wait_until(Duration::from_secs(5), || start_mark(child).is_none()));
+    }
+
+    #[test]
+    fn a_tool_over_its_limit_is_killed_with_what_left_its_group() {
+        let (result, lines) =
+            run("setsid sh -c 'echo $$; exec sleep 1000' & wait", Duration::from_millis(500));
+        assert!(matches!(result, Err(ToolError::Timeout { .. })), "{result:?}");
+        let stray: u32 = lines[0].parse().unwrap();
+        assert!(wait_until(Duration::from_secs(5), || start_mark(stray).is_none()));
     }
 
     #[test]

@@ -26,8 +26,16 @@ impl Board {
     pub(crate) fn update(&self, snapshot: ReplicaSnapshot) {
         let key = (snapshot.instance.clone(), snapshot.replica);
         let mut replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
-        if replicas.get(&key) == Some(&snapshot) {
-            return;
+        if let Some(known) = replicas.get_mut(&key) {
+            let at = snapshot.last_good_probe;
+            let probed = std::mem::replace(&mut known.last_good_probe, at) != at;
+            if *known == snapshot {
+                // The commonest change by far is not worth a new table.
+                if probed {
+                    self.traffic.probed(&snapshot.instance, snapshot.replica, at);
+                }
+                return;
+            }
         }
         replicas.insert(key, snapshot);
         // Published under the lock, so that an older picture never overtakes a newer one.
@@ -46,5 +54,74 @@ impl Board {
     pub(crate) fn snapshots(&self) -> Vec<ReplicaSnapshot> {
         let replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
         replicas.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use orch_core::{DesiredState, Health, Status, UnixMillis};
+
+    use super::*;
+    use crate::traffic::{BoxFuture, RequestSigns};
+
+    /// Remembers what it was told.
+    #[derive(Default)]
+    struct Listener {
+        told: Mutex<Vec<String>>,
+    }
+
+    impl Traffic for Listener {
+        fn publish(&self, replicas: Vec<ReplicaSnapshot>) {
+            self.told.lock().unwrap().push(format!("table of {}", replicas.len()));
+        }
+
+        fn probed(&self, instance: &InstanceName, _: ReplicaId, at: UnixMillis) {
+            self.told.lock().unwrap().push(format!("{instance} was well at {}", at.0));
+        }
+
+        fn signs(&self, _: &InstanceName, _: ReplicaId) -> RequestSigns {
+            RequestSigns::default()
+        }
+
+        fn drain<'a>(&'a self, _: &'a InstanceName, _: ReplicaId, _: Duration) -> BoxFuture<'a, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    fn snapshot(probe: i64) -> ReplicaSnapshot {
+        ReplicaSnapshot {
+            instance: InstanceName::new("chat").unwrap(),
+            replica: ReplicaId::FIRST,
+            aliases: Vec::new(),
+            status: Status::Running,
+            health: Health::Healthy,
+            desired: DesiredState::Running,
+            routable: true,
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 8001))),
+            api_key: None,
+            slots_total: 1,
+            context: None,
+            last_good_probe: UnixMillis(probe),
+            created_at: UnixMillis(0),
+            restarts: 0,
+            restarts_seen: 0,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn a_good_probe_alone_makes_no_new_table() {
+        let listener = Arc::new(Listener::default());
+        let board = Board::new(listener.clone());
+        for probe in [1, 1, 2] {
+            board.update(snapshot(probe));
+        }
+        board.update(ReplicaSnapshot { health: Health::Unhealthy, ..snapshot(3) });
+        board.remove(&snapshot(3).instance, ReplicaId::FIRST);
+        let told = listener.told.lock().unwrap().clone();
+        assert_eq!(told, ["table of 1", "chat was well at 2", "table of 1", "table of 0"]);
     }
 }

@@ -1,12 +1,13 @@
 //! A living engine in care: its process, how to ask it, and what it told of itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use engine_process::{ProcessIdentity, StartMark};
 use instance_config::InstanceConfig;
 use orch_core::{HomeLayout, ReplicaId};
-use orch_runtime::probe_get;
+use orch_runtime::{probe_get, reachable_host};
 use serde::Deserialize;
 
 use crate::lifecycle::ProbeOutcome;
@@ -15,6 +16,8 @@ use crate::probe::{LoadProgress, ProbeReport, Prober};
 /// The handoff file comes within one look of the shim's.
 const HANDOFF_LIMIT: Duration = Duration::from_millis(300);
 const HANDOFF_LOOK: Duration = Duration::from_millis(5);
+/// The system answers for names of this machine at once; a name that it must ask others for may take longer.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a ready engine tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(crate) struct Engine {
     handoff: PathBuf,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    /// Where requests go; known at once for an address, for a name as soon as it has been looked up.
+    pub address: Option<SocketAddr>,
 }
 
 impl Engine {
@@ -48,7 +53,7 @@ impl Engine {
     ) -> Self {
         let shim = shim_pid.and_then(marked);
         let prober = Prober {
-            host: connect_host(&config.server.host).to_owned(),
+            host: reachable_host(&config.server.host).to_owned(),
             port: identity.port,
             api_key: instance_config::api_key(config, home),
             check: config.healthcheck.clone(),
@@ -56,12 +61,23 @@ impl Engine {
         };
         let stderr_log = instance_config::log_path(&config.logs.stderr, config, home, replica);
         let handoff = home.handoff(&config.name, replica);
-        Self { identity, shim, prober, stderr_log, handoff, progress: LoadProgress::default(), facts: None }
+        let address = prober.host.parse().ok().map(|ip| SocketAddr::new(ip, prober.port));
+        let progress = LoadProgress::default();
+        Self { identity, shim, prober, stderr_log, handoff, progress, facts: None, address }
     }
 
     /// Another shim watches it now.
     pub(crate) fn watch(&mut self, shim_pid: Option<u32>) {
         self.shim = shim_pid.and_then(marked);
+    }
+
+    /// Looks up a host that is given by name. Which of several addresses answers, the first good probe shows.
+    pub(crate) async fn look_up(&mut self) {
+        if self.address.is_none() {
+            let asked = tokio::net::lookup_host((self.prober.host.as_str(), self.prober.port));
+            let found = tokio::time::timeout(LOOKUP_LIMIT, asked).await;
+            self.address = found.ok().and_then(Result::ok).and_then(|mut addresses| addresses.next());
+        }
     }
 
     /// The shim finds out by itself that its engine is ready; who hears of it from us finds the file in place. An
@@ -85,9 +101,12 @@ impl Engine {
         }
         if report.outcome == ProbeOutcome::Healthy && self.facts.is_none() {
             self.await_handoff().await;
-            self.facts = read_facts(&self.prober).await;
+            if let Some((peer, facts)) = read_facts(&self.prober).await {
+                self.address = Some(peer);
+                self.facts = facts;
+            }
         }
-        Examination { report, progress: self.progress, facts: self.facts }
+        Examination { report, progress: self.progress, facts: self.facts, address: self.address }
     }
 }
 
@@ -102,10 +121,12 @@ pub(crate) struct Examination {
     pub report: ProbeReport,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    pub address: Option<SocketAddr>,
 }
 
-/// Reads `/props`; an engine that does not answer it (another server, or a fault) has no facts.
-async fn read_facts(prober: &Prober) -> Option<EngineFacts> {
+/// Reads `/props`; an engine that does not answer it as expected (another server, or a fault) has no facts, but
+/// whoever answers tells by that where it is.
+async fn read_facts(prober: &Prober) -> Option<(SocketAddr, Option<EngineFacts>)> {
     #[derive(Deserialize)]
     struct Props {
         total_slots: u32,
@@ -117,18 +138,10 @@ async fn read_facts(prober: &Prober) -> Option<EngineFacts> {
     }
     let key = prober.api_key.as_deref();
     let answer = probe_get(&prober.host, prober.port, "/props", key, prober.check.timeout).await.ok()?;
-    let props: Props = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200)?;
-    Some(EngineFacts {
+    let props: Option<Props> = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200);
+    let facts = props.map(|props| EngineFacts {
         slots_total: props.total_slots.max(1),
         context: props.default_generation_settings.and_then(|settings| settings.n_ctx),
-    })
-}
-
-/// The host to connect to for a host to bind: a wildcard is reached through loopback.
-pub fn connect_host(host: &str) -> &str {
-    match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" | "[::]" => "::1",
-        other => other,
-    }
+    });
+    Some((answer.peer, facts))
 }

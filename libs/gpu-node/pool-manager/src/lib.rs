@@ -25,9 +25,8 @@ mod traffic;
 pub mod view;
 
 pub use actual::{Actual, LiveEngine, observe, row_identity};
-pub use engine::connect_host;
 pub use manager::PoolManager;
 pub use node::{EngineResolver, Node};
 pub use plan::{StartPlan, preview_start};
 pub use probe::{ProbeReport, Prober};
-pub use traffic::{BoxFuture, ReplicaSnapshot, Traffic};
+pub use traffic::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};

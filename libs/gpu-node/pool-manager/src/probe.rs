@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine_process::ToolCommand;
+use engine_process::{ToolCommand, ToolError, ToolOutput};
 use instance_config::{HealthCheck, HealthCheckType};
 use orch_core::ByteCount;
 use orch_runtime::{ProbeError, probe_get};
@@ -29,7 +29,7 @@ pub struct ProbeReport {
 }
 
 impl Prober {
-    /// Asks once. Never takes longer than the configured timeout (twice that when a fallback path is tried).
+    /// Asks once. Never takes longer than the configured timeout.
     pub async fn probe(&self) -> ProbeReport {
         let begun = Instant::now();
         let outcome = match self.check.kind {
@@ -40,18 +40,25 @@ impl Prober {
         ProbeReport { outcome, response_time: begun.elapsed() }
     }
 
+    /// The second path is asked where the first one is not there. Both share the time.
     async fn probe_http(&self) -> ProbeOutcome {
-        let first = self.get(&self.check.path).await;
-        let fallback_helps = matches!(&first, Ok((404, _)) | Err(ProbeError::Refused));
-        if fallback_helps && self.check.path != FALLBACK_PATH {
-            return self.judge(self.get(FALLBACK_PATH).await);
-        }
-        self.judge(first)
+        let both = async {
+            let first = self.get(&self.check.path).await;
+            let is_missing = match &first {
+                Ok((404, _)) => !self.check.expected_status.contains(&404),
+                Err(ProbeError::Refused) => true,
+                _ => false,
+            };
+            if is_missing && self.check.path != FALLBACK_PATH { self.get(FALLBACK_PATH).await } else { first }
+        };
+        let answer = tokio::time::timeout(self.check.timeout, both).await;
+        self.judge(answer.unwrap_or(Err(ProbeError::Timeout)))
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), ProbeError> {
-        let key = self.api_key.as_deref();
-        let answer = probe_get(&self.host, self.port, path, key, self.check.timeout).await?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (key, limit) = (self.api_key.as_deref(), self.check.timeout);
+        let answer = probe_get(&self.host, self.port, &path, key, limit).await?;
         Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
     }
 
@@ -60,7 +67,7 @@ impl Prober {
             Ok((status, body)) if self.check.expected_status.contains(&status) => self.judge_body(&body),
             Ok((503, _)) | Err(ProbeError::Refused) => ProbeOutcome::Loading { progressed: false },
             Ok((status, _)) => ProbeOutcome::Failed { reason: format!("HTTP {status}") },
-            Err(error) => ProbeOutcome::Failed { reason: error.to_string() },
+            Err(error) => ProbeOutcome::Failed { reason: told(&error) },
         }
     }
 
@@ -93,15 +100,30 @@ impl Prober {
         let command = shell(&script, &self.home);
         let limit = self.check.timeout;
         let run = move || engine_process::run_tool(&command, limit, &mut |_| {});
-        match tokio::task::spawn_blocking(run).await {
-            Ok(Ok(output)) if output.status.success() => ProbeOutcome::Healthy,
-            Ok(Ok(output)) => {
-                ProbeOutcome::Failed { reason: format!("the script ended with {}", output.status) }
-            }
-            Ok(Err(error)) => ProbeOutcome::Failed { reason: error.to_string() },
-            Err(error) => ProbeOutcome::Failed { reason: error.to_string() },
-        }
+        let reason = match tokio::task::spawn_blocking(run).await {
+            Ok(Ok(output)) if output.status.success() => return ProbeOutcome::Healthy,
+            Ok(Ok(output)) => format!("the script ended with {}{}", output.status, last_line(&output)),
+            Ok(Err(ToolError::Timeout { .. })) => format!("the script took longer than {limit:?}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        ProbeOutcome::Failed { reason }
     }
+}
+
+/// An error with the cause that it wraps.
+fn told(error: &ProbeError) -> String {
+    match error {
+        ProbeError::Io(source) => format!("{error}: {source}"),
+        _ => error.to_string(),
+    }
+}
+
+/// What a script said last, as far as it fits a line.
+fn last_line(output: &ToolOutput) -> String {
+    let mut lines = output.stderr.lines().rev().chain(output.stdout.lines().rev());
+    let last = lines.find(|line| !line.trim().is_empty());
+    last.map_or(String::new(), |line| format!(": {}", line.trim().chars().take(200).collect::<String>()))
 }
 
 /// The script as the system's shell runs it, in the home.
@@ -143,3 +165,7 @@ impl LoadProgress {
             || self.bytes_read > earlier.bytes_read
     }
 }
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

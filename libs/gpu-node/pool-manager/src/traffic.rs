@@ -1,6 +1,7 @@
 //! The port to whatever sends requests to engines: at home the gateway, in the cloud the node agent.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -17,17 +18,15 @@ pub struct ReplicaSnapshot {
     pub desired: DesiredState,
     /// Whether requests may be sent to it now.
     pub routable: bool,
-    /// Host to connect to; a wildcard bind is reached through loopback.
-    pub host: String,
-    /// 0 while no process has a port.
-    pub port: u16,
+    /// Where to connect to; a wildcard bind is reached through loopback. `None` while there is no process.
+    pub address: Option<SocketAddr>,
     /// The key that the engine itself asks for.
     pub api_key: Option<String>,
     /// Slots that the engine really has; 1 until it has told.
     pub slots_total: u32,
     /// Context of one slot in tokens, as the engine told.
     pub context: Option<u64>,
-    /// When the last good probe was.
+    /// When the last good probe was. A change of this alone is told by [`Traffic::probed`].
     pub last_good_probe: UnixMillis,
     /// When the instance was made, for listings.
     pub created_at: UnixMillis,
@@ -41,10 +40,31 @@ pub struct ReplicaSnapshot {
 /// A boxed future, so that the port can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// How requests to a replica have been going since whoever sends them began to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestSigns {
+    /// Generations in flight now.
+    pub in_flight: u32,
+    /// Grows with every piece of a generation that the engine sends.
+    pub progress: u64,
+    /// Generations in a row that the engine failed: a 5xx answer (501 says "not my work" and does not count), an
+    /// answer broken off, none within the limit. A whole good answer begins anew; what clients did wrong, or
+    /// gave up, changes nothing.
+    pub failures: u32,
+    /// The status of the latest failure; 0 = an answer broke off or never came.
+    pub last_status: u16,
+}
+
 /// Told about every change before anybody who waits for it is answered: when `up` returns, requests are routed.
 pub trait Traffic: Send + Sync {
     /// The new truth about all replicas of this node.
     fn publish(&self, replicas: Vec<ReplicaSnapshot>);
+
+    /// A replica answered a probe well at `at`; nothing else about it changed.
+    fn probed(&self, instance: &InstanceName, replica: ReplicaId, at: UnixMillis);
+
+    /// How requests to a replica are going.
+    fn signs(&self, instance: &InstanceName, replica: ReplicaId) -> RequestSigns;
 
     /// Lets the requests in flight finish until `deadline`, then ends them and closes every connection to the
     /// engine (it ignores a request to stop while somebody is connected).

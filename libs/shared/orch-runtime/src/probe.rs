@@ -1,13 +1,15 @@
-//! One bounded GET to a local server: the question "are you well?" and nothing more.
+//! One bounded question to a local server: "are you well?", or a tiny piece of work that shows it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HOST};
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use orch_core::{ExitCode, Failure};
@@ -15,14 +17,17 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// An answer longer than this is a protocol error: health and property pages are far smaller.
+/// So much of an answer's body is read and the rest left: health and property pages are far smaller.
 const MAX_BODY: usize = 64 * 1024;
 
 /// What the server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResponse {
     pub status: u16,
+    /// At most the first 64 KiB.
     pub body: Bytes,
+    /// Who answered: a host name may stand for several addresses.
+    pub peer: SocketAddr,
     /// From before the connection was opened until the last byte.
     pub elapsed: Duration,
 }
@@ -65,20 +70,41 @@ pub async fn probe_get(
     api_key: Option<&str>,
     timeout: Duration,
 ) -> Result<ProbeResponse, ProbeError> {
-    let began = Instant::now();
-    let (status, body) = tokio::time::timeout(timeout, exchange(reachable(host), port, path, api_key))
-        .await
-        .map_err(|_| ProbeError::Timeout)??;
-    Ok(ProbeResponse { status, body, elapsed: began.elapsed() })
+    within(timeout, exchange(host, port, path, api_key, None)).await
 }
 
-/// The address under which a server bound to `host` is asked from this machine.
-fn reachable(host: &str) -> &str {
-    match host.trim_start_matches('[').trim_end_matches(']') {
-        "0.0.0.0" | "" => "127.0.0.1",
-        "::" => "::1",
-        bare => bare,
+/// [`probe_get`], but posts a JSON document.
+pub async fn probe_post(
+    host: &str,
+    port: u16,
+    path: &str,
+    api_key: Option<&str>,
+    json: String,
+    timeout: Duration,
+) -> Result<ProbeResponse, ProbeError> {
+    within(timeout, exchange(host, port, path, api_key, Some(json))).await
+}
+
+/// The host under which a server bound to `host` is asked from this machine: a wildcard is reached through
+/// loopback, and the brackets of an IPv6 address belong to URLs only.
+pub fn reachable_host(host: &str) -> &str {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1",
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1",
+        _ if bare.is_empty() => "127.0.0.1",
+        _ => bare,
     }
+}
+
+async fn within(
+    timeout: Duration,
+    exchange: impl Future<Output = Result<(u16, Bytes, SocketAddr), ProbeError>>,
+) -> Result<ProbeResponse, ProbeError> {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(timeout, exchange).await;
+    let (status, body, peer) = answer.map_err(|_| ProbeError::Timeout)??;
+    Ok(ProbeResponse { status, body, peer, elapsed: began.elapsed() })
 }
 
 async fn exchange(
@@ -86,10 +112,13 @@ async fn exchange(
     port: u16,
     path: &str,
     api_key: Option<&str>,
-) -> Result<(u16, Bytes), ProbeError> {
-    let request = request(host, port, path, api_key)?;
+    json: Option<String>,
+) -> Result<(u16, Bytes, SocketAddr), ProbeError> {
+    let host = reachable_host(host);
+    let request = request(host, port, path, api_key, json)?;
     let stream = TcpStream::connect((host, port)).await.map_err(classify)?;
     let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().map_err(ProbeError::Io)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BODY)
         .handshake(TokioIo::new(stream))
@@ -98,10 +127,24 @@ async fn exchange(
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| protocol(&error))?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        body.map(|body| (status, body.to_bytes())).map_err(|error| ProbeError::Protocol(error.to_string()))
+        let body = read_beginning(response.into_body()).await.map_err(|error| protocol(&error))?;
+        Ok((status, body, peer))
     };
     drive(pin!(connection), pin!(answer)).await
+}
+
+/// The body, or as much of it as is looked at.
+async fn read_beginning(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+    let mut beginning = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        let room = MAX_BODY - beginning.len();
+        beginning.extend_from_slice(&data[..data.len().min(room)]);
+        if beginning.len() == MAX_BODY {
+            break;
+        }
+    }
+    Ok(beginning.freeze())
 }
 
 /// Polls the connection for as long as the answer needs it. The connection's own error also reaches the answer,
@@ -123,9 +166,14 @@ fn request(
     port: u16,
     path: &str,
     api_key: Option<&str>,
-) -> Result<Request<Empty<Bytes>>, ProbeError> {
+    json: Option<String>,
+) -> Result<Request<Full<Bytes>>, ProbeError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let mut builder = Request::get(path).header(HOST, authority).header(CONNECTION, "close");
+    let mut builder = match &json {
+        Some(_) => Request::post(path).header(CONTENT_TYPE, "application/json"),
+        None => Request::get(path),
+    };
+    builder = builder.header(HOST, authority).header(CONNECTION, "close");
     if let Some(key) = api_key {
         let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| {
             ProbeError::Protocol("the API key holds characters no header may hold".to_owned())
@@ -133,7 +181,8 @@ fn request(
         value.set_sensitive(true);
         builder = builder.header(AUTHORIZATION, value);
     }
-    builder.body(Empty::new()).map_err(|error| ProbeError::Protocol(error.to_string()))
+    let body = Full::new(json.map_or_else(Bytes::new, Bytes::from));
+    builder.body(body).map_err(|error| ProbeError::Protocol(error.to_string()))
 }
 
 fn classify(error: io::Error) -> ProbeError {

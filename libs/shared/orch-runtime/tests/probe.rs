@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use orch_core::{ExitCode, Failure};
-use orch_runtime::{ProbeError, ProbeResponse, probe_get};
+use orch_runtime::{ProbeError, ProbeResponse, probe_get, reachable_host};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -76,10 +76,9 @@ async fn a_server_that_never_finishes_runs_into_the_limit() {
 
 #[tokio::test]
 async fn what_is_no_answer_is_a_protocol_error() {
-    let too_long = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 65 * 1024]].concat();
     let endless_head = [b"HTTP/1.1 200 OK\r\nx: ".to_vec(), vec![b'x'; 200 * 1024]].concat();
     let broken_off = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec();
-    for answer in [b"SSH-2.0-server\r\n".to_vec(), too_long, endless_head, broken_off, Vec::new()] {
+    for answer in [b"SSH-2.0-server\r\n".to_vec(), endless_head, broken_off, Vec::new()] {
         let error = probe_of(answer, false, LIMIT).await.1.unwrap_err();
         assert!(matches!(error, ProbeError::Protocol(_) | ProbeError::Io(_)), "{error:?}");
     }
@@ -89,4 +88,20 @@ async fn what_is_no_answer_is_a_protocol_error() {
 async fn a_key_that_cannot_be_sent_is_not_repeated() {
     let error = probe_get("127.0.0.1", 1, "/", Some("bad\nkey"), LIMIT).await.unwrap_err();
     assert!(!error.to_string().contains("bad"), "{error}");
+}
+
+#[tokio::test]
+async fn of_an_answer_without_end_the_beginning_is_enough() {
+    let endless = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 200 * 1024]].concat();
+    let response = probe_of(endless, true, LIMIT).await.1.unwrap();
+    assert_eq!((response.status, response.body.len()), (200, 64 * 1024));
+}
+
+#[test]
+fn a_wildcard_is_reached_through_loopback_and_brackets_belong_to_urls() {
+    let asked: Vec<&str> = ["0.0.0.0", "::", "[::]", "0:0::0", "", "[::1]", "10.0.0.1", "box"]
+        .into_iter()
+        .map(reachable_host)
+        .collect();
+    assert_eq!(asked, ["127.0.0.1", "::1", "::1", "::1", "127.0.0.1", "::1", "10.0.0.1", "box"]);
 }

@@ -229,6 +229,40 @@ async fn a_replica_that_refuses_is_replaced_and_stays_out_until_a_good_probe() {
 }
 
 #[tokio::test]
+async fn a_good_probe_brings_a_refusing_replica_back_without_a_new_table() {
+    let engine = Engine::start(|_| whole("{}"));
+    let dead = nobody().await;
+    let front = Front::start(chat(&[dead, engine.address])).await;
+    for (good_probe, attempt) in [(0, "2"), (1, "1"), (2, "2")] {
+        front.gateway.table().note_good_probe(&key("chat", 0), UnixMillis(good_probe));
+        let reply = front.post("/v1/chat/completions", CHAT).await;
+        assert_eq!(reply.header("x-llama-orch-attempt"), Some(attempt), "after a probe at {good_probe}");
+    }
+    wait_idle(&front, &key("chat", 0)).await;
+    wait_idle(&front, &key("chat", 1)).await;
+}
+
+#[tokio::test]
+async fn failures_of_an_engine_are_counted_in_a_row_and_mistakes_of_clients_are_not() {
+    let engine = Engine::start(|request| match request.line.split(' ').nth(1) {
+        Some("/v1/completions") => answer_with("500 Oops", "application/json", "{}"),
+        Some("/v1/messages") => answer_with("400 Bad", "application/json", "{}"),
+        Some("/infill") => answer_with("501 Not Here", "application/json", "{}"),
+        _ => whole("{}"),
+    });
+    let front = Front::start(chat(&[engine.address])).await;
+    let signs = || front.gateway.table().signs(&key("chat", 0));
+    for path in ["/v1/completions", "/v1/messages", "/infill", "/v1/completions"] {
+        front.post(path, CHAT).await;
+    }
+    assert_eq!((signs().failures, signs().last_status, signs().progress), (2, 500, 0));
+    front.post("/v1/chat/completions", CHAT).await;
+    assert_eq!(signs().failures, 0);
+    assert!(signs().progress > 0);
+    wait_idle(&front, &key("chat", 0)).await;
+}
+
+#[tokio::test]
 async fn when_every_replica_refuses_the_model_is_not_available() {
     let front = Front::start(chat(&[nobody().await, nobody().await])).await;
     for _ in 0..2 {

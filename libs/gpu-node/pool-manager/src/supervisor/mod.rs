@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::actual::{Actual, observe};
 use crate::board::Board;
-use crate::engine::{Engine, Examination, connect_host};
+use crate::engine::{Engine, Examination};
 use crate::lifecycle::{AfterStop, Event, Lifecycle, Phase, Policy, ProbeOutcome};
 use crate::node::Node;
 use crate::operate::Launched;
@@ -201,9 +201,10 @@ impl Supervisor {
         }
     }
 
-    fn care_for(&mut self, identity: engine_process::ProcessIdentity, shim_pid: Option<u32>) {
+    async fn care_for(&mut self, identity: engine_process::ProcessIdentity, shim_pid: Option<u32>) {
         let home = &self.node.home;
-        let engine = Engine::new(home, &self.instance.config, self.replica, identity, shim_pid);
+        let mut engine = Engine::new(home, &self.instance.config, self.replica, identity, shim_pid);
+        engine.look_up().await;
         self.engine_exit = Some(exit_of((engine.identity.pid, engine.identity.started_at.clone())));
         self.shim_exit = engine.shim.clone().map(exit_of);
         self.engine = Some(engine);
@@ -278,7 +279,7 @@ impl Supervisor {
                     tracing::warn!(instance = %self.name(), "{warning}");
                 }
                 let handle = launched.handle;
-                self.care_for(handle.identity, Some(handle.shim_pid));
+                self.care_for(handle.identity, Some(handle.shim_pid)).await;
                 self.step(Event::Launched).await;
             }
             JobDone::Launched(Err(failure)) => self.launch_failed(failure).await,
@@ -322,6 +323,7 @@ impl Supervisor {
         }
         engine.progress = examination.progress;
         engine.facts = examination.facts;
+        engine.address = examination.address;
         let from = self.machine.health;
         let reason = match &examination.report.outcome {
             ProbeOutcome::Failed { reason } => Some(reason.clone()),
@@ -349,7 +351,8 @@ impl Supervisor {
 
     fn publish(&self) {
         let config = &self.instance.config;
-        let facts = self.engine.as_ref().and_then(|engine| engine.facts);
+        let engine = self.engine.as_ref();
+        let facts = engine.and_then(|engine| engine.facts);
         self.board.update(ReplicaSnapshot {
             instance: config.name.clone(),
             replica: self.replica,
@@ -357,10 +360,10 @@ impl Supervisor {
             status: self.machine.status(),
             health: self.machine.health,
             desired: self.machine.desired,
-            routable: self.engine.is_some() && self.machine.is_routable(),
-            host: connect_host(&config.server.host).to_owned(),
-            port: self.engine.as_ref().map_or(0, |engine| engine.identity.port),
-            api_key: instance_config::api_key(config, &self.node.home),
+            routable: engine.is_some() && self.machine.is_routable(),
+            address: engine.and_then(|engine| engine.address),
+            // As the engine had it when it started.
+            api_key: engine.and_then(|engine| engine.prober.api_key.clone()),
             slots_total: facts.map_or(1, |facts| facts.slots_total),
             context: facts.and_then(|facts| facts.context),
             last_good_probe: self.last_good_probe,

@@ -53,7 +53,7 @@ impl Supervisor {
         let instance = self.instance.clone();
         let replica = self.replica;
         let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
-        self.care_for(identity, shim);
+        self.care_for(identity, shim).await;
         let unwanted = self.machine.desired == DesiredState::Stopped;
         self.step(Event::Adopted { ready }).await;
         if unwanted {
