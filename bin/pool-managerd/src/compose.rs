@@ -9,10 +9,10 @@ use std::time::Duration;
 use engine_process::{ToolCommand, ToolError};
 use engine_provisioner::{EngineRequest, ToolRun, ToolRunner};
 use instance_config::InstanceConfig;
-use orch_core::{EngineProfile, ExitCode, Failure, HomeLayout};
+use orch_core::{EngineProfile, ExitCode, Failure, HomeLayout, UnixMillis};
 use orch_runtime::environment;
 use pool_manager::{EngineResolver, Node};
-use state_store::StateStore;
+use state_store::{LivingProcess, Migration, MigrationStep, OldProcess, StateStore};
 
 /// Runs helper programs for the provisioner, in the environment that engines get.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,10 +120,42 @@ pub fn open_node(home: &HomeLayout) -> Result<Node, Failure> {
     })?;
     Ok(Node {
         home: home.clone(),
-        store: StateStore::open(home)?,
+        store: open_store(home)?,
         engines: Arc::new(HomeEngines { home: home.clone() }),
         shim_executable,
         parent_environment: std::env::vars().collect(),
+    })
+}
+
+/// Opens the state of a home for writing: makes it where there is none, and migrates the older tool's.
+pub fn open_store(home: &HomeLayout) -> Result<StateStore, Failure> {
+    if let Some(migration) = migrate_state(home, &mut |_| ())? {
+        tracing::warn!(from = migration.from, backup = ?migration.backup, "state database of the older tool migrated");
+    }
+    Ok(StateStore::open(home)?)
+}
+
+/// Migrates the state database of a home if it is the older tool's; `None` where there is nothing to migrate. Fails
+/// with 34 where it cannot be, and leaves it as it was.
+pub fn migrate_state(
+    home: &HomeLayout,
+    on_step: &mut dyn FnMut(MigrationStep),
+) -> Result<Option<Migration>, Failure> {
+    Ok(state_store::migrate(home, UnixMillis::now(), &mut still_runs, on_step)?)
+}
+
+/// What [`migrate_state`] would do now. Changes nothing.
+pub fn preview_state_migration(home: &HomeLayout) -> Result<Option<Migration>, Failure> {
+    Ok(state_store::preview(home, &mut still_runs)?)
+}
+
+/// The process that the older tool wrote down, if it is still there.
+fn still_runs(process: &OldProcess) -> Option<LivingProcess> {
+    let identity = engine_process::recognise(process.pid, process.port, process.started_at)?;
+    Some(LivingProcess {
+        process_started_at: identity.started_at.0,
+        exe: identity.executable,
+        port: identity.port,
     })
 }
 

@@ -27,6 +27,7 @@ mod logs;
 mod ports;
 mod private_files;
 mod protocol;
+mod recognition;
 mod shim;
 mod spec;
 mod stop;
@@ -50,6 +51,7 @@ pub use logs::{
     tail_then_follow, total_size,
 };
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
+pub use recognition::recognise;
 pub use shim::shim_main;
 pub use spec::{EngineHandle, EngineSpec};
 pub use stop::{StopError, StopPlan, StopReport, StopTarget, stop};

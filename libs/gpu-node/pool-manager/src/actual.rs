@@ -91,11 +91,16 @@ fn look_at(identity: ProcessIdentity, engine_lock: &Path) -> (ProcessIdentity, O
     }
 }
 
-/// The identity that a row remembers; `None` when it remembers no process.
+/// The identity that a row remembers; `None` when it remembers no process. The older tool's rows, which know no start
+/// marks, tell only who is to be looked for.
 pub fn row_identity(row: &RuntimeRow) -> Option<ProcessIdentity> {
+    let pid = row.pid?;
+    let Some(mark) = &row.process_started_at else {
+        return engine_process::recognise(pid, row.port, row.started_at);
+    };
     Some(ProcessIdentity {
-        pid: row.pid?,
-        started_at: StartMark(row.process_started_at.clone()?),
+        pid,
+        started_at: StartMark(mark.clone()),
         executable: row.exe.clone().unwrap_or_default(),
         port: row.port?,
     })

@@ -115,11 +115,18 @@ impl Viewer<'_> {
         actual: &Actual,
     ) -> InstanceView {
         let config = &instance.config;
-        let desired = desired.unwrap_or_else(|| config.lifecycle.load.desired_default());
         let replica = ReplicaId::FIRST;
         let identity = match actual {
             Actual::Ours(live) => Some(&live.identity),
             _ => None,
+        };
+        let desired = match desired {
+            // The older tool wrote no wishes down: wanted is what still runs.
+            Some(DesiredState::Running) if identity.is_none() && row.is_some_and(is_older_tools) => {
+                DesiredState::Stopped
+            }
+            Some(desired) => desired,
+            None => config.lifecycle.load.desired_default(),
         };
         let ready = matches!(actual, Actual::Ours(live) if live.handoff.is_some());
         let (status, health) = seen_state(row, desired, identity.is_some(), ready);
@@ -289,6 +296,11 @@ pub fn broken_line(broken: &BrokenInstance) -> String {
     let field = first.and_then(|finding| finding.field.as_deref());
     let field = field.map_or(String::new(), |field| format!("{field}: "));
     format!("{}: {field}{what} ({})", broken.name, broken.path.display())
+}
+
+/// Only the older tool writes a process down without its start mark.
+fn is_older_tools(row: &RuntimeRow) -> bool {
+    row.pid.is_some() && row.process_started_at.is_none()
 }
 
 /// What a row means when nobody keeps it up to date: a process that is gone has crashed or was stopped, whatever

@@ -43,20 +43,29 @@ impl Deref for StateStore {
 }
 
 impl StateReader {
-    /// `None` where the home has no database yet.
+    /// `None` where the home has no database yet. One of the older tool is read in place, as if it were ours.
     pub fn open(home: &HomeLayout) -> Result<Option<Self>, StoreError> {
         let path = home.database();
-        match look(&path)? {
-            Some(connection) => Ok(Some(Self { path, connection: Mutex::new(connection) })),
-            None => Ok(None),
-        }
+        Ok(connect(&path)?.map(|connection| Self::over(path, connection)))
     }
 
-    pub(crate) fn read<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
-        work(&self.lock()).map_err(|fault| StoreError::from_fault(&self.path, fault))
+    /// A reader over a connection that has been looked at.
+    pub(crate) fn over(path: PathBuf, connection: Connection) -> Self {
+        Self { path, connection: Mutex::new(connection) }
+    }
+
+    pub(crate) fn read<T>(&self, work: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let outcome = work(&connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
+        // Somebody migrates the older tool's database while it is read: the tables are others now.
+        if outcome.is_err()
+            && is_covered(&connection)
+            && let Some(fresh) = connect(&self.path)?
+        {
+            *connection = fresh;
+            return work(&connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
+        }
+        outcome
     }
 
     /// A panic elsewhere cannot leave a half transaction behind (it rolls back), so a poisoned lock is usable.
@@ -67,11 +76,15 @@ impl StateReader {
 
 impl StateStore {
     /// Opens the database of a home and creates it, with the home's `state` folder, where there is none.
-    /// A database that is damaged, newer, or not ours is refused and left as it is.
+    /// A database that is damaged, newer, or not ours is refused and left as it is; one of the older tool has to be
+    /// migrated first.
     pub fn open(home: &HomeLayout) -> Result<Self, StoreError> {
         let path = home.database();
         // Only a look that changes nothing decides whether the file may be opened for writing at all.
-        let exists = look(&path)?.is_some();
+        let exists = match look(&path)? {
+            Some((_, shape)) => refuse_unless_ours(&path, shape).map(|()| true)?,
+            None => false,
+        };
         if !exists {
             prepare_file(&home.state(), &path)?;
         }
@@ -102,8 +115,26 @@ impl StateStore {
     }
 }
 
-/// A read-only connection to the database if it exists and is ours.
-fn look(path: &Path) -> Result<Option<Connection>, StoreError> {
+/// A read-only connection that answers as if the database were ours, which it is, or the older tool's.
+fn connect(path: &Path) -> Result<Option<Connection>, StoreError> {
+    let Some((connection, shape)) = look(path)? else { return Ok(None) };
+    match shape {
+        Shape::Older(tables) => {
+            tables.cover(&connection, "").map_err(|error| StoreError::from_sqlite(path, error))?;
+        }
+        shape => refuse_unless_ours(path, shape)?,
+    }
+    Ok(Some(connection))
+}
+
+/// Whether views stand between the reader and the tables.
+fn is_covered(connection: &Connection) -> bool {
+    let views = "SELECT count(*) FROM temp.sqlite_schema";
+    connection.query_row(views, [], |row| row.get(0)).is_ok_and(|count: i64| count > 0)
+}
+
+/// A read-only connection to the database, if there is one, and what it turned out to be.
+pub(crate) fn look(path: &Path) -> Result<Option<(Connection, Shape)>, StoreError> {
     match fs::metadata(path) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -111,26 +142,33 @@ fn look(path: &Path) -> Result<Option<Connection>, StoreError> {
     }
     let opened =
         open_for_reading(path).and_then(|connection| Ok((schema::inspect(&connection)?, connection)));
-    let (shape, connection) = match opened {
-        Ok(found) => found,
-        Err(error) if is_interrupted_creation(&error) => return Ok(None),
-        Err(error) => return Err(StoreError::from_sqlite(path, error)),
-    };
-    let path = path.to_owned();
-    match shape {
-        Shape::Ours => Ok(Some(connection)),
-        Shape::Empty => Ok(None),
-        Shape::Newer(found) => Err(StoreError::TooNew { path, found }),
-        Shape::OlderTool => Err(StoreError::OlderTool { path }),
-        Shape::Foreign => Err(StoreError::Foreign { path }),
-        Shape::Incomplete(detail) => Err(StoreError::Corrupt { path, detail }),
+    match opened {
+        Ok((Shape::Empty, _)) => Ok(None),
+        Ok((shape, connection)) => Ok(Some((connection, shape))),
+        Err(error) if is_interrupted_creation(&error) => Ok(None),
+        Err(error) => Err(StoreError::from_sqlite(path, error)),
     }
 }
 
-fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn refuse_unless_ours(path: &Path, shape: Shape) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    match shape {
+        Shape::Ours => Ok(()),
+        Shape::Newer(found) => Err(StoreError::TooNew { path, found }),
+        Shape::Older(_) => Err(StoreError::OlderTool { path }),
+        Shape::NewerOlder(found) => Err(StoreError::OlderToolTooNew { path, found }),
+        Shape::Foreign => Err(StoreError::Foreign { path }),
+        Shape::Incomplete(detail) => Err(StoreError::Corrupt { path, detail }),
+        Shape::Empty => Err(StoreError::Corrupt { path, detail: "it has no tables".to_owned() }),
+    }
+}
+
+pub(crate) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_LIMIT)?;
+    // Views over the older tool's tables are the reader's own: no file is made for them anywhere.
+    connection.execute_batch("PRAGMA temp_store = MEMORY")?;
     // The last reader to leave must not move a killed writer's log into the database.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
@@ -142,7 +180,7 @@ fn is_interrupted_creation(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|inner| inner.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
-fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_LIMIT)?;
@@ -172,26 +210,41 @@ fn switch_to_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn check_pages(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    check(connection, path, "PRAGMA quick_check(1)")
+}
+
+/// Every page, and every index against its table.
+pub(crate) fn check_integrity(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    check(connection, path, "PRAGMA integrity_check(1)")
+}
+
+fn check(connection: &Connection, path: &Path, pragma: &str) -> Result<(), StoreError> {
     let finding: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .query_row(pragma, [], |row| row.get(0))
         .map_err(|error| StoreError::from_sqlite(path, error))?;
     if finding == "ok" { Ok(()) } else { Err(StoreError::Corrupt { path: path.to_owned(), detail: finding }) }
 }
 
-/// Another process may create the tables at the same time: whoever comes second finds them.
+/// Another process may create the tables at the same time: whoever comes second finds them. What a journal of a
+/// killed writer brings back may be anything.
 fn create_tables(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let created = (|| {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if schema::inspect(&transaction)? == Shape::Empty {
-            schema::create(&transaction)?;
-        }
-        transaction.commit()
+        let shape = match schema::inspect(&transaction)? {
+            Shape::Empty => {
+                schema::create(&transaction)?;
+                Shape::Ours
+            }
+            found => found,
+        };
+        transaction.commit()?;
+        Ok(shape)
     })();
-    created.map_err(|error| StoreError::from_sqlite(path, error))
+    refuse_unless_ours(path, created.map_err(|error| StoreError::from_sqlite(path, error))?)
 }
 
 /// The folder and the file exist with their modes before SQLite sees them; it gives its side files the same.
-fn prepare_file(folder: &Path, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn prepare_file(folder: &Path, path: &Path) -> Result<(), StoreError> {
     create_private_folder(folder).map_err(|error| StoreError::from_io(folder, error))?;
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(false);

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use orch_core::{ExitCode, Failure, InstanceName};
 use rusqlite::ErrorCode as SqliteCode;
 
+use crate::older::NEWEST_OLDER;
 use crate::schema::SCHEMA_VERSION;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("state database {} belongs to the older tool of the same name", .path.display())]
     OlderTool { path: PathBuf },
+    #[error("state database {} has version {found} of the older tool of the same name, this program knows its versions up to {NEWEST_OLDER}", .path.display())]
+    OlderToolTooNew { path: PathBuf, found: i64 },
     #[error("state database {} has version {found}, this program knows {SCHEMA_VERSION}", .path.display())]
     TooNew { path: PathBuf, found: i64 },
     #[error("{} is an SQLite database, but not a state database", .path.display())]
@@ -77,9 +80,11 @@ impl StoreError {
     /// The exit code of a command that ended with this error.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::OlderTool { .. } | Self::TooNew { .. } | Self::Foreign { .. } | Self::Corrupt { .. } => {
-                ExitCode::StateUnusable
-            }
+            Self::OlderTool { .. }
+            | Self::OlderToolTooNew { .. }
+            | Self::TooNew { .. }
+            | Self::Foreign { .. }
+            | Self::Corrupt { .. } => ExitCode::StateUnusable,
             Self::Busy { .. } => ExitCode::LockNotAcquired,
             Self::Denied { .. } => ExitCode::PermissionDenied,
             Self::UnknownInstance { .. } => ExitCode::InstanceNotFound,
@@ -89,7 +94,10 @@ impl StoreError {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::OlderTool { .. } => Some("choose another home with --home; the file was left as it is"),
+            Self::OlderTool { .. } => Some("migrate it with: llama-orch config migrate --apply"),
+            Self::OlderToolTooNew { .. } => {
+                Some("choose another home with --home; the file was left as it is")
+            }
             Self::TooNew { .. } => Some("use the newer program that wrote it; the file was left as it is"),
             Self::Foreign { .. } => Some("move the file away or choose another home with --home"),
             Self::Corrupt { .. } => {

@@ -10,10 +10,13 @@
 //! derefs to it and adds the writing methods.
 
 mod access;
+mod backup;
 mod error;
 mod events;
 mod health;
 mod instances;
+mod migration;
+mod older;
 mod retention;
 mod row;
 mod runtime;
@@ -24,6 +27,9 @@ pub use error::StoreError;
 pub use events::{EventQuery, EventRow, NewEvent};
 pub use health::HealthRow;
 pub use instances::InstanceRow;
+pub use migration::{
+    DatabaseKind, LivingProcess, Migration, MigrationStep, OldProcess, StillOurs, inspect, migrate, preview,
+};
 pub use retention::{EVENT_RETENTION, HEALTH_ROWS_KEPT, Pruned};
 pub use runtime::{RuntimeRow, Spawned};
 pub use schema::SCHEMA_VERSION;

@@ -273,7 +273,15 @@ pub(crate) fn update_runtime(
     if update.execute(all.as_slice())? == 0 { Err(Fault::UnknownInstance(name.clone())) } else { Ok(()) }
 }
 
-fn runtime_row(row: &Row<'_>) -> rusqlite::Result<RuntimeRow> {
+/// A command line as it may be shown. What we store is masked already; the older tool's rows are not.
+pub(crate) fn masked(line: &str) -> String {
+    match serde_json::from_str::<Vec<String>>(line) {
+        Ok(args) => redact_args(&args).join(" "),
+        Err(_) => redact_args(&line.split(' ').collect::<Vec<_>>()).join(" "),
+    }
+}
+
+pub(crate) fn runtime_row(row: &Row<'_>) -> rusqlite::Result<RuntimeRow> {
     Ok(RuntimeRow {
         name: row::parsed(row, "name")?,
         replica: row::parsed(row, "replica")?,
@@ -281,7 +289,7 @@ fn runtime_row(row: &Row<'_>) -> rusqlite::Result<RuntimeRow> {
         process_started_at: row::optional(row, "process_started_at")?,
         exe: row::optional::<String>(row, "exe")?.map(PathBuf::from),
         port: row::optional(row, "port")?,
-        cmdline: row::optional(row, "cmdline")?,
+        cmdline: row::optional::<String>(row, "cmdline")?.map(|line| masked(&line)),
         engine_version: row::optional(row, "engine_version")?,
         status: row::label(row, "status", Status::from_label)?,
         health: row::label(row, "health", Health::from_label)?,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::older::{self, OlderTables};
+
 /// Ours starts at 100, so that no number means two things: the older tool counted from 1.
 pub const SCHEMA_VERSION: i64 = 100;
 
@@ -74,7 +76,10 @@ pub(crate) enum Shape {
     Empty,
     Ours,
     Newer(i64),
-    OlderTool,
+    /// Of the older tool, in a version that is understood.
+    Older(OlderTables),
+    /// Of the older tool, from later than is understood here.
+    NewerOlder(i64),
     Foreign,
     /// Ours by its version, but something is missing.
     Incomplete(String),
@@ -87,8 +92,9 @@ pub(crate) fn inspect(connection: &Connection) -> rusqlite::Result<Shape> {
         return Ok(Shape::Empty);
     }
     let has = |table: &str, column: &str| columns.contains(&(table.to_owned(), column.to_owned()));
-    if has("schema_info", "key") || (has("instances", "restart_count") && !has("schema_info", "version")) {
-        return Ok(Shape::OlderTool);
+    let keyed = has("schema_info", "key");
+    if keyed || (has("instances", "restart_count") && !has("schema_info", "version")) {
+        return older::recognise(connection, keyed, columns);
     }
     if !has("schema_info", "version") {
         return Ok(Shape::Foreign);
@@ -166,12 +172,12 @@ mod tests {
         let keyed = database(
             "CREATE TABLE schema_info (key TEXT PRIMARY KEY, value TEXT); INSERT INTO schema_info VALUES ('version', '3')",
         );
-        assert_eq!(inspect(&keyed).unwrap(), Shape::OlderTool);
+        assert!(matches!(inspect(&keyed).unwrap(), Shape::Older(tables) if tables.version == 3));
         let first = database(
             "CREATE TABLE instances (name TEXT, pid INTEGER, start_time REAL, status TEXT, health TEXT,
              last_health_check REAL, restart_count INTEGER, config_hash TEXT)",
         );
-        assert_eq!(inspect(&first).unwrap(), Shape::OlderTool);
+        assert!(matches!(inspect(&first).unwrap(), Shape::Older(tables) if tables.version == 1));
     }
 
     #[test]

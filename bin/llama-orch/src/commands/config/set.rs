@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use instance_config::{Catalog, LoadedInstance, config_hash, load_file, save};
 use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
+use orchestratord::compose;
 use serde_json::json;
-use state_store::{NewEvent, StateStore};
+use state_store::NewEvent;
 
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -58,7 +59,7 @@ fn remember(context: &Context, name: &InstanceName, assignments: &[(String, Stri
         message: format!("changed {}", fields.join(", ")),
         meta: Some(json!({"fields": fields})),
     };
-    StateStore::open(context.home()?)?.append_event(&event, UnixMillis::now())?;
+    compose::open_store(context.home()?)?.append_event(&event, UnixMillis::now())?;
     Ok(())
 }
 

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod killed_migration;
+mod migrating;
+mod older;
 mod processes;
 mod recognition;
 mod records;

@@ -59,7 +59,7 @@ fn start_worker(home: &HomeLayout, rounds: u32) -> Child {
         .unwrap()
 }
 
-fn assert_sound(home: &HomeLayout) {
+pub(crate) fn assert_sound(home: &HomeLayout) {
     let connection = Connection::open(home.database()).unwrap();
     let finding: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(finding, "ok");

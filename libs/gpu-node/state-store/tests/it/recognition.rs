@@ -6,16 +6,8 @@ use orch_core::{ExitCode, Failure, HomeLayout};
 use rusqlite::Connection;
 use state_store::{StateReader, StateStore, StoreError};
 
+use crate::older::write_database;
 use crate::{store_with_chat, temp_home};
-
-/// Writes the database with plain SQL and returns its bytes.
-fn write_database(home: &HomeLayout, sql: &str) -> Vec<u8> {
-    fs::create_dir_all(home.state()).unwrap();
-    let connection = Connection::open(home.database()).unwrap();
-    connection.execute_batch(sql).unwrap();
-    connection.close().unwrap();
-    fs::read(home.database()).unwrap()
-}
 
 /// Both handles refuse with 34, and the file keeps its bytes.
 fn assert_refused(home: &HomeLayout, before: &[u8]) -> StoreError {
@@ -26,25 +18,6 @@ fn assert_refused(home: &HomeLayout, before: &[u8]) -> StoreError {
     }
     assert!(fs::read(home.database()).unwrap() == before, "the file was changed");
     writing
-}
-
-#[test]
-fn a_database_of_the_older_tool_is_refused() {
-    let (_folder, home) = temp_home();
-    let sql = "CREATE TABLE schema_info (key TEXT PRIMARY KEY, value TEXT);
-               INSERT INTO schema_info VALUES ('version', '3');
-               CREATE TABLE instances (name TEXT PRIMARY KEY, pid INTEGER, restart_count INTEGER);";
-    let before = write_database(&home, sql);
-    assert!(matches!(assert_refused(&home, &before), StoreError::OlderTool { .. }));
-}
-
-#[test]
-fn an_older_database_in_write_ahead_mode_is_refused_too() {
-    let (_folder, home) = temp_home();
-    let sql = "PRAGMA journal_mode = WAL;
-               CREATE TABLE instances (name TEXT PRIMARY KEY, pid INTEGER, restart_count INTEGER);";
-    let before = write_database(&home, sql);
-    assert!(matches!(assert_refused(&home, &before), StoreError::OlderTool { .. }));
 }
 
 #[test]

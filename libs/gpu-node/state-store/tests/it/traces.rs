@@ -10,7 +10,7 @@ use state_store::{EventQuery, StateReader};
 use crate::{FIRST, name, spawn, store_with_chat, temp_home};
 
 /// Every file of a folder with its bytes, SQLite's side files left out; folders have none.
-fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+pub(crate) fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
