@@ -79,6 +79,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("windows-sys", &["engine-process"]),
     ("procfs", &["engine-process"]),
     ("reqwest", &["engine-provisioner", "model-provisioner"]),
+    ("ratatui", &["llama-orch"]),
     ("anyhow", &["llama-orch", "orchestratord", "pool-managerd", "xtask"]),
 ];
 

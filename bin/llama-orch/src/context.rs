@@ -14,6 +14,7 @@ use pool_manager::view::{Slots, Viewer};
 use state_store::StateReader;
 
 use crate::arguments::GlobalArguments;
+use crate::ending::CommandResult;
 use crate::printer::Printer;
 use crate::talk::Talk;
 
@@ -99,6 +100,29 @@ impl Context {
     /// The state of the home; `None` where nothing was ever started.
     pub(crate) fn reader(&self) -> Result<Option<StateReader>, Failure> {
         Ok(StateReader::open(self.home()?)?)
+    }
+
+    /// Shows a table and what should be known besides: once, or in place of what was shown a moment ago.
+    pub(crate) fn show_table(
+        &self,
+        again: bool,
+        headings: &[&str],
+        rows: &[Vec<String>],
+        warnings: &[String],
+    ) -> CommandResult {
+        if again && self.printer.is_terminal() {
+            let warnings: Vec<String> =
+                warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+            return Ok(self.printer.redraw(headings, rows, &warnings)?);
+        }
+        self.warn(warnings);
+        Ok(self.printer.table(headings, rows)?)
+    }
+
+    pub(crate) fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.talk.warning(warning);
+        }
     }
 
     /// This machine's name among others. A settings file that cannot be used matters to the daemon, not here.

@@ -19,6 +19,7 @@ mod services;
 mod steps;
 mod talk;
 mod targets;
+mod watching;
 mod words;
 
 use std::ffi::OsString;

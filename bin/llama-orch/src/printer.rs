@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
+use ratatui::crossterm::terminal;
 use serde::Serialize;
 
 /// Writes a command's answer. A reader that went away shows as a broken pipe, which ends the command quietly.
@@ -67,10 +68,39 @@ impl Printer {
         self.line(pairs.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Begins anew at the top of the screen: for tables that are shown again and again.
-    pub(crate) fn clear_screen(self) -> io::Result<()> {
-        if self.is_terminal() && !self.json { self.text("\x1b[H\x1b[2J") } else { Ok(()) }
+    /// Columns at the top of the screen, over what stood there: one write, nothing blanked before, so that nothing
+    /// flickers. What does not fit into the screen is cut: a line that wraps would push the others out of place.
+    pub(crate) fn redraw(
+        self,
+        headings: &[&str],
+        rows: &[Vec<String>],
+        remarks: &[String],
+    ) -> io::Result<()> {
+        let (width, height) = terminal::size().unwrap_or((80, 24));
+        let table = render(headings, rows);
+        let lines: Vec<&str> = table.lines().chain(remarks.iter().map(String::as_str)).collect();
+        self.text(&screen(&lines, width.into(), height.into()))
     }
+}
+
+/// The text that replaces a whole screen by these lines.
+fn screen(lines: &[&str], width: usize, height: usize) -> String {
+    const TO_THE_TOP: &str = "\x1b[H";
+    const CLEAR_LINE: &str = "\x1b[K\r\n";
+    const CLEAR_BELOW: &str = "\x1b[J";
+    // The last line of the screen stays free for the cursor.
+    let room = height.saturating_sub(1).max(1);
+    let hidden = if lines.len() > room { lines.len() - (room - 1) } else { 0 };
+    let mut text = TO_THE_TOP.to_owned();
+    for line in &lines[..lines.len() - hidden] {
+        text.extend(line.chars().take(width));
+        text.push_str(CLEAR_LINE);
+    }
+    if hidden > 0 {
+        text.extend(format!("… {hidden} more").chars().take(width));
+        text.push_str(CLEAR_LINE);
+    }
+    text + CLEAR_BELOW
 }
 
 /// Wide tables are not folded: people cut them, programs take JSON.
@@ -78,7 +108,9 @@ fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.to_vec());
-    table.add_rows(rows.to_vec());
+    // Names and paths come out of files: what would steer the terminal is not passed on.
+    let plain = |cell: &String| cell.replace(char::is_control, "?");
+    table.add_rows(rows.iter().map(|row| row.iter().map(plain).collect::<Vec<_>>()));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -94,5 +126,24 @@ mod tests {
     fn columns_stand_under_their_headings_without_trailing_blanks() {
         let rows = vec![vec!["chat".to_owned(), "running".to_owned()], vec!["b".to_owned(), "-".to_owned()]];
         assert_eq!(render(&["NAME", "STATUS"], &rows), "NAME  STATUS\nchat  running\nb     -");
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        let rows = vec![vec!["a\x1b[2Jb\nc".to_owned()]];
+        assert_eq!(render(&["MODEL"], &rows), "MODEL\na?[2Jb?c");
+    }
+
+    #[test]
+    fn a_screen_is_replaced_without_being_blanked_and_never_scrolls() {
+        let lines = ["NAME  STATUS", "chat  running", "b     stopped"];
+        assert_eq!(
+            screen(&lines, 80, 24),
+            "\x1b[HNAME  STATUS\x1b[K\r\nchat  running\x1b[K\r\nb     stopped\x1b[K\r\n\x1b[J"
+        );
+        assert_eq!(screen(&lines, 4, 3), "\x1b[HNAME\x1b[K\r\n… 2 \x1b[K\r\n\x1b[J");
+        for (width, height) in [(0, 0), (1, 1), (3, 2)] {
+            assert!(screen(&lines, width, height).matches('\n').count() < height.max(2));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orch_core::UnixMillis;
+use pool_manager::view::Slots;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -60,6 +61,21 @@ pub(crate) fn show_duration(seconds: u64) -> String {
     }
 }
 
+/// Busy slots of all.
+pub(crate) fn show_slots(slots: Slots) -> String {
+    format!("{}/{}", slots.busy, slots.idle + slots.busy)
+}
+
+/// Of one core.
+pub(crate) fn show_percent(percent: f64) -> String {
+    format!("{percent:.0}%")
+}
+
+/// Of something a second; small ones with a decimal.
+pub(crate) fn show_rate(rate: f64) -> String {
+    if rate > 0.0 && rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
 /// `-` for nothing.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
@@ -101,6 +117,13 @@ mod tests {
         assert_eq!(Since::parse("10s").unwrap().before(now), UnixMillis(990_000));
         assert_eq!(Since::parse("1970-01-01T00:00:01Z").unwrap().before(now), UnixMillis(1000));
         assert!(Since::parse("yesterday").is_err());
+    }
+
+    #[test]
+    fn rates_have_a_decimal_where_it_tells_something() {
+        for (rate, text) in [(0.0, "0"), (0.4, "0.4"), (41.26, "41.3"), (100.0, "100"), (12_345.6, "12346")] {
+            assert_eq!(show_rate(rate), text);
+        }
     }
 
     #[test]

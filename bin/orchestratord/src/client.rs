@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::read_body;
+use pool_manager::stats::InstanceStats;
 use pool_manager::view::InstanceView;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -56,6 +57,18 @@ impl DaemonClient {
 
     pub async fn instances(&self) -> Result<Vec<InstanceView>, Failure> {
         self.get("/v2/instances", ANSWER_LIMIT).await
+    }
+
+    /// What the instances use and do now.
+    pub async fn stats(&self) -> Result<Vec<InstanceStats>, Failure> {
+        self.get("/v2/stats", ANSWER_LIMIT).await
+    }
+
+    /// The newest events, newest first; of one instance where it is named.
+    pub async fn events(&self, instance: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
+        // Names hold no character that a query would have to escape.
+        let instance = instance.map_or(String::new(), |name| format!("&instance={name}"));
+        self.get(&format!("/v2/events?limit={limit}{instance}"), ANSWER_LIMIT).await
     }
 
     /// The document of `describe`.

@@ -7,7 +7,7 @@ use gateway::{Gateway, ReplicaKey, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
 use pool_manager::{Node, PoolManager};
-use pool_managerd::api::{self, ApiState, Operations, SlotCounter};
+use pool_managerd::api::{self, ApiState, LiveStats, Operations, SlotCounter};
 use pool_managerd::{Door, HomeDaemon, compose};
 use tokio::net::TcpListener;
 
@@ -73,6 +73,7 @@ async fn live(
         manager: manager.clone(),
         slots: slot_counter(table, &node_id),
         operations: Arc::new(Operations::new(&tasks)),
+        stats: LiveStats::default(),
         node_id: node_id.into(),
         address,
         started,

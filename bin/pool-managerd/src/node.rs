@@ -17,7 +17,7 @@ use pool_manager::{BoxFuture, Node, PoolManager, ReplicaSnapshot, RequestSigns, 
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::api::{self, ApiState, Operations};
+use crate::api::{self, ApiState, LiveStats, Operations};
 use crate::compose;
 use crate::door::Door;
 use crate::home_daemon::HomeDaemon;
@@ -50,6 +50,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
         manager,
         slots: Arc::new(|_, _| None),
         operations: Arc::new(Operations::new(&tasks)),
+        stats: LiveStats::default(),
         node_id: compose::node_id(&settings).into(),
         address,
         started: Instant::now(),

@@ -82,6 +82,8 @@ pub enum Command {
     Ps(PsArguments),
     /// Ask engines how they are, now
     Health(HealthArguments),
+    /// What instances use and do now: processor, memory, slots, tokens a second
+    Stats(StatsArguments),
     /// Show an engine's output
     Logs(LogsArguments),
     /// Tell all about one instance

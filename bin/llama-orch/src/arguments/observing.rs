@@ -32,6 +32,13 @@ pub struct HealthArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct StatsArguments {
+    /// Show it again each second
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LogsArguments {
     #[command(subcommand)]

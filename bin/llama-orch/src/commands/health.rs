@@ -8,13 +8,13 @@ use pool_manager::lifecycle::ProbeOutcome;
 use pool_manager::view::{InstanceView, Slots};
 use serde::Serialize;
 
-use super::ps;
 use crate::arguments::HealthArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::{block_on, watch};
 use crate::steps::side_by_side;
-use crate::words::or_dash;
+use crate::watching::look_at_home;
+use crate::words::{or_dash, show_slots};
 
 /// One instance's health; the names of the fields are a contract.
 #[derive(Serialize)]
@@ -31,12 +31,14 @@ struct Answer {
 
 pub(super) fn run(context: &Context, arguments: &HealthArguments) -> CommandResult {
     watch(arguments.watch, || {
-        let answers = ask(context, arguments)?;
+        let (answers, warnings) = ask(context, arguments)?;
         if arguments.watch && context.printer.json() {
             context.printer.record(&answers)?;
+        } else if context.printer.json() {
+            context.warn(&warnings);
+            context.printer.document(&answers)?;
         } else {
-            context.printer.clear_screen()?;
-            show(context, &answers)?;
+            context.show_table(arguments.watch, &HEADINGS, &table(&answers), &warnings)?;
         }
         let named = arguments.name.is_some();
         // Without a name an instance that is stopped and meant to be is nothing bad.
@@ -48,16 +50,17 @@ pub(super) fn run(context: &Context, arguments: &HealthArguments) -> CommandResu
     })
 }
 
-fn ask(context: &Context, arguments: &HealthArguments) -> Result<Vec<Answer>, Failure> {
+/// The answers, and what else should be known.
+fn ask(context: &Context, arguments: &HealthArguments) -> Result<(Vec<Answer>, Vec<String>), Failure> {
     let catalog = context.catalog()?;
-    let rows = ps::home_rows(context, false)?;
+    let seen = look_at_home(context)?;
     let chosen: Vec<&LoadedInstance> = match &arguments.name {
         Some(name) => vec![catalog.select(name)?],
         None => catalog.instances.iter().collect(),
     };
     let mut pairs = Vec::new();
     for instance in chosen {
-        let row = rows.iter().find(|row| row.name == instance.config.name.as_str()).cloned();
+        let row = seen.rows.iter().find(|row| row.name == instance.config.name.as_str()).cloned();
         let row = row.map_or_else(|| context.look(|viewer| viewer.instance(instance)), Ok)?;
         let skipped = arguments.name.is_none() && !arguments.all && is_off(&row);
         if !skipped {
@@ -65,7 +68,7 @@ fn ask(context: &Context, arguments: &HealthArguments) -> Result<Vec<Answer>, Fa
         }
     }
     let home = context.home()?;
-    Ok(side_by_side(&pairs, |(instance, row)| {
+    let answers = side_by_side(&pairs, |(instance, row)| {
         let prober = row.pid.map(|_| Prober {
             host: reachable_host(&row.host).to_owned(),
             port: row.port,
@@ -74,7 +77,8 @@ fn ask(context: &Context, arguments: &HealthArguments) -> Result<Vec<Answer>, Fa
             home: home.root().to_path_buf(),
         });
         judge(row, prober)
-    }))
+    });
+    Ok((answers, seen.warnings()))
 }
 
 fn is_off(row: &InstanceView) -> bool {
@@ -116,22 +120,18 @@ fn judge(row: &InstanceView, prober: Option<Prober>) -> Answer {
     Answer { response_time_ms: Some(millis), ..answer(health, exit, error) }
 }
 
-fn show(context: &Context, answers: &[Answer]) -> CommandResult {
-    if context.printer.json() {
-        return Ok(context.printer.document(&answers)?);
-    }
-    let rows: Vec<Vec<String>> = answers
-        .iter()
-        .map(|answer| {
-            vec![
-                answer.name.clone(),
-                answer.status.to_string(),
-                answer.health.to_string(),
-                or_dash(answer.response_time_ms.map(|millis| format!("{millis} ms"))),
-                or_dash(answer.slots.map(|slots| format!("{}/{}", slots.busy, slots.idle + slots.busy))),
-                or_dash(answer.error.as_ref()),
-            ]
-        })
-        .collect();
-    Ok(context.printer.table(&["NAME", "STATUS", "HEALTH", "RESPONSE", "SLOTS", "ERROR"], &rows)?)
+const HEADINGS: [&str; 6] = ["NAME", "STATUS", "HEALTH", "RESPONSE", "SLOTS", "ERROR"];
+
+fn table(answers: &[Answer]) -> Vec<Vec<String>> {
+    let cells = |answer: &Answer| {
+        vec![
+            answer.name.clone(),
+            answer.status.to_string(),
+            answer.health.to_string(),
+            or_dash(answer.response_time_ms.map(|millis| format!("{millis} ms"))),
+            or_dash(answer.slots.map(show_slots)),
+            or_dash(answer.error.as_ref()),
+        ]
+    };
+    answers.iter().map(cells).collect()
 }

@@ -15,6 +15,7 @@ mod quickstart;
 mod restart;
 mod rm;
 mod service;
+mod stats;
 mod unlock;
 mod up;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Ps(arguments) => ps::run(context, &arguments),
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Logs(arguments) => logs::run(context, &arguments),
+        Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Describe { name } => describe::run(context, &name),
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Config { action } => config::run(context, action),
@@ -69,6 +71,7 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Restart(_)
             | Command::Rm(_)
             | Command::Ps(_)
+            | Command::Stats(_)
             | Command::Describe { .. }
     )
 }

@@ -3,28 +3,35 @@
 use std::path::Path;
 
 use instance_config::BrokenInstance;
-use orch_core::{DesiredState, Failure, Health, ReplicaId, Status, UnixMillis};
-use orchestratord::client::DaemonClient;
+use orch_core::{DesiredState, Health, ReplicaId, Status, UnixMillis};
 use pool_manager::view::{InstanceView, broken_line};
 
 use crate::arguments::PsArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
-use crate::runtime::{block_on, watch};
-use crate::targets::warn_of_broken;
-use crate::words::{or_dash, show_duration};
+use crate::runtime::watch;
+use crate::watching::look;
+use crate::words::{or_dash, show_duration, show_slots};
 
 const HEADINGS: [&str; 11] =
     ["NAME", "PID", "PORT", "BACKEND", "DEVICE", "MODEL", "STATUS", "HEALTH", "SLOTS", "UPTIME", "RESTARTS"];
 
 pub(super) fn run(context: &Context, arguments: &PsArguments) -> CommandResult {
     watch(arguments.watch, || {
-        let rows = rows(context, arguments.all)?;
-        if arguments.watch && context.printer.json() {
-            return Ok(context.printer.record(&rows)?);
+        let mut seen = look(context)?;
+        if arguments.all {
+            let node_id = context.node_id()?;
+            let broken = std::mem::take(&mut seen.broken);
+            seen.rows.extend(broken.iter().map(|broken| broken_row(broken, &node_id)));
         }
-        context.printer.clear_screen()?;
-        show(context, &rows)
+        if arguments.watch && context.printer.json() {
+            return Ok(context.printer.record(&seen.rows)?);
+        }
+        if context.printer.json() {
+            context.warn(&seen.warnings());
+            return Ok(context.printer.document(&seen.rows)?);
+        }
+        context.show_table(arguments.watch, &HEADINGS, &table(&seen.rows), &seen.warnings())
     })
 }
 
@@ -33,43 +40,13 @@ pub(super) fn show(context: &Context, rows: &[InstanceView]) -> CommandResult {
     if context.printer.json() {
         return Ok(context.printer.document(&rows)?);
     }
+    Ok(context.printer.table(&HEADINGS, &table(rows))?)
+}
+
+fn table(rows: &[InstanceView]) -> Vec<Vec<String>> {
     let now = UnixMillis::now();
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row, now)).collect();
-    Ok(context.printer.table(&HEADINGS, &cells)?)
+    rows.iter().map(|row| cells(row, now)).collect()
 }
-
-/// The instances, as whoever keeps them sees them.
-pub(super) fn rows(context: &Context, all: bool) -> Result<Vec<InstanceView>, Failure> {
-    match context.remote()? {
-        Some(client) => block_on(client.instances()),
-        None => home_rows(context, all),
-    }
-}
-
-/// The instances of this home, as its daemon sees them where there is one.
-pub(super) fn home_rows(context: &Context, all: bool) -> Result<Vec<InstanceView>, Failure> {
-    let catalog = context.catalog()?;
-    let daemon = DaemonClient::living(context.home()?);
-    let asked = daemon.and_then(|client| match block_on(client.instances()) {
-        Ok(rows) => Some(rows),
-        Err(failure) => {
-            context.talk.warning(&failure.message);
-            None
-        }
-    });
-    let mut rows = match asked {
-        Some(rows) => rows,
-        None => context.look(|viewer| viewer.instances(&catalog))?,
-    };
-    if all {
-        let node_id = context.node_id()?;
-        rows.extend(catalog.broken.iter().map(|broken| broken_row(broken, &node_id)));
-    } else {
-        warn_of_broken(context, &catalog);
-    }
-    Ok(rows)
-}
-
 /// An instance of which only its config's faults are known.
 fn broken_row(broken: &BrokenInstance, node_id: &str) -> InstanceView {
     InstanceView {
@@ -112,7 +89,7 @@ fn cells(row: &InstanceView, now: UnixMillis) -> Vec<String> {
         or_dash(Path::new(&row.model.replace('\\', "/")).file_name().map(|name| name.to_string_lossy())),
         status(row, now),
         row.health.to_string(),
-        or_dash(row.slots.map(|slots| format!("{}/{}", slots.busy, slots.idle + slots.busy))),
+        or_dash(row.slots.map(show_slots)),
         or_dash(row.uptime_seconds.map(show_duration)),
         row.restarts.to_string(),
     ]

@@ -18,3 +18,4 @@ mod refusals;
 mod scene;
 #[cfg(target_os = "linux")]
 mod service;
+mod stats;

@@ -120,7 +120,7 @@ async fn find(state: &ApiState, selector: &str) -> Result<LoadedInstance, Failur
 }
 
 /// Makes a view on a blocking thread, with the slots as the gateway counts them.
-async fn look<T, F>(state: ApiState, view: F) -> Result<T, Failure>
+pub(super) async fn look<T, F>(state: ApiState, view: F) -> Result<T, Failure>
 where
     T: Send + 'static,
     F: FnOnce(&Viewer<'_>) -> Result<T, Failure> + Send + 'static,

@@ -3,6 +3,7 @@
 mod answers;
 mod instances;
 mod operations;
+mod stats;
 mod system;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use pool_manager::view::Slots;
 use pool_manager::{Node, PoolManager, ReplicaSnapshot};
 
 pub use operations::{Operation, OperationState, Operations};
+pub use stats::LiveStats;
 pub use system::DaemonStatus;
 
 /// How many slots of a ready replica are busy, where somebody counts them: at home the gateway.
@@ -27,6 +29,7 @@ pub struct ApiState {
     pub manager: PoolManager,
     pub slots: SlotCounter,
     pub operations: Arc<Operations>,
+    pub stats: LiveStats,
     pub node_id: Arc<str>,
     pub address: std::net::SocketAddr,
     pub started: Instant,
@@ -57,6 +60,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v2/instances/{name}/start", post(instances::start))
         .route("/v2/instances/{name}/stop", post(instances::stop))
         .route("/v2/instances/{name}/restart", post(instances::restart))
+        .route("/v2/stats", get(stats::list))
         .route("/v2/operations/{id}", get(operations::show))
         .fallback(answers::no_such_path)
         .method_not_allowed_fallback(answers::no_such_method)

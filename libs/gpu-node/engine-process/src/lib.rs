@@ -33,6 +33,7 @@ mod spec;
 mod stop;
 mod sys;
 mod tool;
+mod video_memory;
 mod wait;
 
 pub use account::{is_administrator, owner_of, user_id};
@@ -56,3 +57,4 @@ pub use shim::shim_main;
 pub use spec::{EngineHandle, EngineSpec};
 pub use stop::{StopError, StopPlan, StopReport, StopTarget, stop};
 pub use tool::{ToolCommand, ToolError, ToolOutput, run_tool};
+pub use video_memory::video_memory;

@@ -139,6 +139,12 @@ pub fn device_mask(config: &InstanceConfig) -> Option<String> {
     config.gpu.device_id.map(|device| device.to_string())
 }
 
+/// Whether the engine frees its model when nobody asks anything for a while. Some questions wake it, and keep it awake.
+pub fn may_sleep(config: &InstanceConfig) -> bool {
+    has_flag(&config.args, &["--sleep-idle-seconds"])
+        || config.env.contains_key("LLAMA_ARG_SLEEP_IDLE_SECONDS")
+}
+
 /// The variables that carry the mask.
 pub(crate) const fn mask_variables(backend: Backend) -> &'static [&'static str] {
     match backend {

@@ -35,7 +35,7 @@ mod template;
 
 pub use api_key::api_key;
 pub use catalog::{BrokenInstance, Catalog, Claim, discover, load_file};
-pub use command::{EngineCommand, device_mask, engine_command};
+pub use command::{EngineCommand, device_mask, engine_command, may_sleep};
 pub use config::{
     Backend, Binary, Gpu, HealthCheck, HealthCheckType, InstanceConfig, Lifecycle, LoadMode, Logs, Model,
     Replicas, RestartPolicy, Server,

@@ -20,6 +20,7 @@ mod policy;
 mod probe;
 mod record;
 mod removal;
+pub mod stats;
 mod supervisor;
 mod traffic;
 pub mod view;

@@ -23,7 +23,7 @@ mod token;
 pub use body::{BodyError, read_body};
 pub use guard::{GuardRejection, GuardSettings};
 pub use listener::{bind, check_exposure};
-pub use probe::{ProbeError, ProbeResponse, probe_get, probe_post, reachable_host};
+pub use probe::{ProbeError, ProbeResponse, bounded_get, probe_get, probe_post, reachable_host};
 pub use request_id::RequestId;
 pub use serve::{ServeOptions, serve};
 pub use settings::{

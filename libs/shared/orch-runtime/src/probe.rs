@@ -70,7 +70,19 @@ pub async fn probe_get(
     api_key: Option<&str>,
     timeout: Duration,
 ) -> Result<ProbeResponse, ProbeError> {
-    within(timeout, exchange(host, port, path, api_key, None)).await
+    bounded_get(host, port, path, api_key, timeout, MAX_BODY).await
+}
+
+/// [`probe_get`], for pages that may be longer.
+pub async fn bounded_get(
+    host: &str,
+    port: u16,
+    path: &str,
+    api_key: Option<&str>,
+    timeout: Duration,
+    max_body: usize,
+) -> Result<ProbeResponse, ProbeError> {
+    within(timeout, exchange(host, port, path, api_key, None, max_body)).await
 }
 
 /// [`probe_get`], but posts a JSON document.
@@ -82,7 +94,7 @@ pub async fn probe_post(
     json: String,
     timeout: Duration,
 ) -> Result<ProbeResponse, ProbeError> {
-    within(timeout, exchange(host, port, path, api_key, Some(json))).await
+    within(timeout, exchange(host, port, path, api_key, Some(json), MAX_BODY)).await
 }
 
 /// The host under which a server bound to `host` is asked from this machine: a wildcard is reached through
@@ -113,6 +125,7 @@ async fn exchange(
     path: &str,
     api_key: Option<&str>,
     json: Option<String>,
+    max_body: usize,
 ) -> Result<(u16, Bytes, SocketAddr), ProbeError> {
     let host = reachable_host(host);
     let request = request(host, port, path, api_key, json)?;
@@ -127,20 +140,20 @@ async fn exchange(
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| protocol(&error))?;
         let status = response.status().as_u16();
-        let body = read_beginning(response.into_body()).await.map_err(|error| protocol(&error))?;
+        let body = read_beginning(response.into_body(), max_body).await.map_err(|error| protocol(&error))?;
         Ok((status, body, peer))
     };
     drive(pin!(connection), pin!(answer)).await
 }
 
 /// The body, or as much of it as is looked at.
-async fn read_beginning(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+async fn read_beginning(mut body: Incoming, max_body: usize) -> Result<Bytes, hyper::Error> {
     let mut beginning = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
-        let room = MAX_BODY - beginning.len();
+        let room = max_body - beginning.len();
         beginning.extend_from_slice(&data[..data.len().min(room)]);
-        if beginning.len() == MAX_BODY {
+        if beginning.len() == max_body {
             break;
         }
     }

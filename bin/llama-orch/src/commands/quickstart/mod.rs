@@ -23,6 +23,7 @@ use crate::ending::CommandResult;
 use crate::progress::Spinner;
 use crate::runtime::block_on;
 use crate::steps::Warnings;
+use crate::watching::look_at_home;
 
 const NAME: &str = "quickstart";
 const PROMPT: &str = "Say hello in one short sentence.";
@@ -105,7 +106,7 @@ struct Told<'a> {
 
 fn tell(context: &Context, told: &Told<'_>) -> CommandResult {
     let Told { gateway, answer, engine, model } = told;
-    let rows = ps::home_rows(context, false)?;
+    let rows = look_at_home(context)?.rows;
     let first_token_ms = answer.first_token.map(|time| (time.as_secs_f64() * 1e4).round() / 10.0);
     let rate = answer.tokens_per_second.or_else(|| measured_rate(answer));
     if context.printer.json() {
