@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +15,26 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("{} failed: {status}", shown(command));
     }
     Ok(())
+}
+
+/// [`run`] with a limit, after which it is killed.
+#[cfg(target_os = "linux")]
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    eprintln!("+ {}", shown(command));
+    let mut child = command.spawn().with_context(|| format!("{} does not start", shown(command)))?;
+    let begin = Instant::now();
+    loop {
+        match child.try_wait().context("the child cannot be waited for")? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("{} failed: {status}", shown(command)),
+            None if begin.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!("{} took over {limit:?}", shown(command));
+            }
+        }
+    }
 }
 
 /// Runs to the end, and gives back those lines of both streams that `wanted` picks, with whether it succeeded.

@@ -12,6 +12,8 @@ mod bench;
 mod command;
 mod setup;
 mod test;
+#[cfg(target_os = "linux")]
+mod windows;
 
 use std::process::ExitCode;
 
@@ -20,11 +22,15 @@ usage: cargo xtask <task>
 
   test [FILTER…]   everything a change must pass: formatting, lints, build, tests, documentation tests;
                    with filters only build and tests
+  windows [FILTER…]
+                   the programs built for Windows, and what users do with them, played under Wine; Linux only
   setup            only fetch what tests need into the cache (LLAMA_ORCH_TEST_CACHE, else ~/.cache/llama-orch)
 ";
 
 #[cfg(target_os = "linux")]
 use bench::{USAGE as BENCH_USAGE, run as bench};
+#[cfg(target_os = "linux")]
+use windows::{prepare as prepare_windows, run as windows};
 
 #[cfg(not(target_os = "linux"))]
 const BENCH_USAGE: &str = "";
@@ -34,12 +40,21 @@ fn bench(_arguments: &[String]) -> anyhow::Result<()> {
     anyhow::bail!("measuring reads /proc: only on Linux")
 }
 
+#[cfg(not(target_os = "linux"))]
+fn windows(_filters: &[String]) -> anyhow::Result<()> {
+    anyhow::bail!("Wine is driven from Linux only; on Windows run: cargo xtask test")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prepare_windows() {}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first().map(|(task, rest)| (task.as_str(), rest)) {
         Some(("test", filters)) => setup::everything().and_then(|()| test::run_checks(filters)),
-        Some(("setup", [])) => setup::everything(),
+        Some(("setup", [])) => setup::everything().map(|()| prepare_windows()),
         Some(("bench", rest)) => bench(rest),
+        Some(("windows", filters)) => windows(filters),
         _ => {
             eprint!("{USAGE}{BENCH_USAGE}");
             return ExitCode::from(2);

@@ -60,7 +60,7 @@ fn make_environment(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Re
 }
 
 /// Makes a folder in full before it gets its name, so that an interrupted setup leaves nothing half done.
-fn publish(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn publish(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = folder.parent().context("a folder of the cache lies in the cache")?;
     let name = folder.file_name().context("a folder of the cache has a name")?.to_string_lossy();
     let staging: PathBuf = parent.join(format!("{name}.new"));
@@ -81,15 +81,17 @@ fn system_packages(has_engine: bool) -> Result<()> {
     if !has_engine && !succeeds("c++", &["--version"]) {
         missing.extend(["g++", "make"]);
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install_packages(&missing) }
+}
+
+/// Installs Debian's packages, as root on Debian.
+pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
     if !is_root() || !succeeds("apt-get", &["--version"]) {
-        bail!("please install {} (Debian's names), then run this again", missing.join(", "));
+        bail!("please install {} (Debian's names), then run this again", packages.join(", "));
     }
     run(Command::new("apt-get").args(["update", "--quiet"]))?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&missing);
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
     run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 

@@ -27,6 +27,10 @@ pub(crate) fn run_checks(filters: &[String]) -> Result<()> {
         passed &= success;
         closing_lines.extend(lines);
     }
+    #[cfg(target_os = "linux")]
+    if filters.is_empty() {
+        passed &= crate::windows::check(&mut closing_lines)?;
+    }
     eprintln!("\nall in all, after {} s:", begin.elapsed().as_secs());
     for line in closing_lines {
         eprintln!("  {line}");

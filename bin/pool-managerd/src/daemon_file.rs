@@ -53,16 +53,27 @@ impl DaemonFile {
     }
 
     pub fn write(&self, home: &HomeLayout) -> io::Result<()> {
-        let mut options = atomic_write_file::OpenOptions::new();
-        #[cfg(unix)]
-        atomic_write_file::unix::OpenOptionsExt::preserve_mode(&mut options, false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(home.daemon_file())?;
+        let mut file = private_options().open(home.daemon_file())?;
         serde_json::to_writer(&mut file, self)?;
         file.flush()?;
         file.commit()
     }
+}
+
+/// Only its owner may read the token.
+#[cfg(unix)]
+fn private_options() -> atomic_write_file::OpenOptions {
+    use atomic_write_file::unix::OpenOptionsExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = atomic_write_file::OpenOptions::new();
+    options.preserve_mode(false).mode(0o600);
+    options
+}
+
+/// Here a user's own folders are private by their access lists.
+#[cfg(not(unix))]
+fn private_options() -> atomic_write_file::OpenOptions {
+    atomic_write_file::OpenOptions::new()
 }
 
 /// The file as it lies there; `None` when there is none or it cannot be understood.

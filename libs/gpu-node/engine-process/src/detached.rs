@@ -71,10 +71,32 @@ pub fn terminate_daemon(pid: u32, started_at: &StartMark, grace: Duration) -> Re
     if start_mark(pid).as_ref() != Some(started_at) {
         return Ok(false);
     }
-    process.signal(Signal::Terminate).map_err(signal_error)?;
+    ask_to_end(&process).map_err(signal_error)?;
     if process.wait(grace) {
         return Ok(true);
     }
     process.signal(Signal::Kill).map_err(signal_error)?;
     if process.wait(KILL_LIMIT) { Ok(true) } else { Err(TerminateError::StillAlive { pid }) }
+}
+
+#[cfg(not(windows))]
+fn ask_to_end(process: &ProcessHandle) -> io::Result<()> {
+    process.signal(Signal::Terminate)
+}
+
+/// No signal reaches a process without a console: each daemon listens on a pipe of its own. One that no longer listens
+/// has been asked before, or cannot be asked: then the kill after the grace ends it.
+#[cfg(windows)]
+#[expect(clippy::unnecessary_wraps, reason = "sending a signal can fail elsewhere")]
+fn ask_to_end(process: &ProcessHandle) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::windows::fs::OpenOptionsExt;
+
+    /// Whoever owns the other end learns nothing about us and cannot act as us.
+    const ANONYMOUS: u32 = 0;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).security_qos_flags(ANONYMOUS);
+    let pipe = options.open(orch_core::end_request_pipe(process.pid()));
+    let _ = pipe.and_then(|mut pipe| pipe.write_all(orch_core::END_REQUEST));
+    Ok(())
 }

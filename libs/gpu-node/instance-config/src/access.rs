@@ -31,16 +31,24 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 
 /// Replaces a file in one step, durably, with mode 0600.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = atomic_write_file::OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use atomic_write_file::unix::OpenOptionsExt;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.preserve_mode(false).mode(0o600);
-    }
-    let mut file = options.open(path)?;
+    let mut file = private_options().open(path)?;
     file.write_all(content)?;
     file.commit()
+}
+
+#[cfg(unix)]
+fn private_options() -> atomic_write_file::OpenOptions {
+    use atomic_write_file::unix::OpenOptionsExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = atomic_write_file::OpenOptions::new();
+    options.preserve_mode(false).mode(0o600);
+    options
+}
+
+/// Here files inherit their access from the profile folder.
+#[cfg(not(unix))]
+fn private_options() -> atomic_write_file::OpenOptions {
+    atomic_write_file::OpenOptions::new()
 }
 
 /// Whether this user may create a file in a folder: asked, not tried, because reading never writes.

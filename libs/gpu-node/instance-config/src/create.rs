@@ -172,8 +172,8 @@ fn next_number(catalog: &Catalog) -> String {
 /// home when they lie in it, so that a home can be moved.
 pub fn model_field(reference: &str, working_folder: &Path, home: &HomeLayout) -> String {
     let path = reference.strip_prefix("file:").unwrap_or(reference);
-    let Ok(found) = std::fs::canonicalize(working_folder.join(path)) else { return path.to_owned() };
-    let root = std::fs::canonicalize(home.root()).unwrap_or_else(|_| home.root().to_owned());
+    let Ok(found) = dunce::canonicalize(working_folder.join(path)) else { return path.to_owned() };
+    let root = dunce::canonicalize(home.root()).unwrap_or_else(|_| home.root().to_owned());
     match found.strip_prefix(&root) {
         Ok(inside) => {
             inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")

@@ -65,7 +65,7 @@ pub fn find(
 /// Joined to the working folder, without `.` and `..` where that needs no look at the disk.
 fn absolute(working_folder: &Path, path: &Path) -> PathBuf {
     let joined = working_folder.join(path);
-    fs::canonicalize(&joined).or_else(|_| std::path::absolute(&joined)).unwrap_or(joined)
+    dunce::canonicalize(&joined).or_else(|_| std::path::absolute(&joined)).unwrap_or(joined)
 }
 
 fn is_home(folder: &Path) -> bool {

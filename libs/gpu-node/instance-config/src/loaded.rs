@@ -1,7 +1,6 @@
 //! One config file in memory: what it says, and what it means.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use orch_core::{ExitCode, Failure, MASK, UnixMillis, is_secret_name, redact_args};
@@ -275,7 +274,7 @@ pub(crate) fn write_document(path: &Path, document: &Map<String, Value>) -> Resu
     create_private_folders(folder)
         // A link to a config elsewhere stays a link: the file behind it is replaced.
         .and_then(|()| {
-            write_private(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), text.as_bytes())
+            write_private(&dunce::canonicalize(path).unwrap_or_else(|_| path.to_owned()), text.as_bytes())
         })
         .map_err(|error| write_failure(path, &error))
 }

@@ -74,7 +74,7 @@ impl Staging {
         // Before the lock: a large engine takes its time.
         tree::sync(&tree).map_err(io)?;
         registry::edit(home, |registry| {
-            fs::rename(&tree, &place).and_then(|()| tree::sync_folder(&self.engines)).map_err(io)?;
+            tree::publish(&tree, &place).and_then(|()| tree::sync_folder(&self.engines)).map_err(io)?;
             registry.put(&record, make_default)
         })?;
         // Left behind by a kill it would be found in a folder that is named, which no sweep touches.

@@ -3,11 +3,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use orch_core::ByteCount;
 
 /// Deeper than any build puts its server.
 const DEPTH: usize = 8;
+/// A scanner looks at some hundred megabytes in less.
+const SCANNER_LIMIT: Duration = Duration::from_secs(5);
+const SCANNER_PAUSE: Duration = Duration::from_millis(50);
 /// More than any build has files.
 const ENTRIES: usize = 20_000;
 
@@ -56,7 +60,8 @@ pub(crate) fn size(root: &Path) -> io::Result<ByteCount> {
 pub(crate) fn sync(root: &Path) -> io::Result<()> {
     for file in files(root)? {
         if fs::symlink_metadata(&file)?.is_file() {
-            File::open(file)?.sync_all()?;
+            // Windows syncs only what is open for writing.
+            File::options().read(true).write(cfg!(windows)).open(file)?.sync_all()?;
         }
     }
     sync_folder(root)
@@ -66,6 +71,24 @@ pub(crate) fn sync(root: &Path) -> io::Result<()> {
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Windows cannot open a folder as a file, and keeps names with its own journal.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Gives a folder its final name. On Windows a scanner may hold a file in it that has just been written: then it is
+/// tried again for a moment.
+pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
+    let end = Instant::now() + SCANNER_LIMIT;
+    loop {
+        match fs::rename(from, to) {
+            Err(error)
+                if cfg!(windows)
+                    && error.kind() == io::ErrorKind::PermissionDenied
+                    && Instant::now() < end =>
+            {
+                std::thread::park_timeout(SCANNER_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Whether this is a file that may be executed.
@@ -79,6 +102,7 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 }
 
 /// Archives made elsewhere may have lost the mode.
+#[cfg_attr(not(unix), expect(clippy::unnecessary_wraps, reason = "changing the mode can fail elsewhere"))]
 pub(crate) fn make_executable(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {

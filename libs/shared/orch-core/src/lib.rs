@@ -7,6 +7,7 @@
 //! the folder that everything lives in.
 
 mod backoff;
+mod end_request;
 mod engine;
 mod error_code;
 mod event;
@@ -18,6 +19,7 @@ mod state;
 mod units;
 
 pub use backoff::RestartBackoff;
+pub use end_request::{END_REQUEST, end_request_pipe};
 pub use engine::{DeviceInfo, EngineProfile};
 pub use error_code::ErrorCode;
 pub use event::{EventLevel, EventType};

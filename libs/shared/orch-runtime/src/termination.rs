@@ -3,7 +3,7 @@
 use std::io;
 
 /// Resolves when the process is asked to end, with the name of what asked: SIGTERM or SIGINT, on Windows
-/// Ctrl-C, Ctrl-Break or shutdown.
+/// Ctrl-C, Ctrl-Break, a closed console, shutdown, or a request on the pipe of [`orch_core::end_request_pipe`].
 ///
 /// From this call on, not from the first poll, the request no longer kills the process. Has to be called inside
 /// a tokio runtime.
@@ -26,14 +26,61 @@ pub fn termination() -> io::Result<impl Future<Output = &'static str> + Send> {
     use tokio::signal::windows;
     let mut interrupt = windows::ctrl_c()?;
     let mut stop = windows::ctrl_break()?;
+    let mut close = windows::ctrl_close()?;
     let mut shutdown = windows::ctrl_shutdown()?;
+    let asked = requests::listen();
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => "Ctrl-C",
             _ = stop.recv() => "Ctrl-Break",
+            _ = close.recv() => "console closed",
             _ = shutdown.recv() => "shutdown",
+            () = asked => "request to end",
         }
     })
+}
+
+#[cfg(windows)]
+mod requests {
+    //! The pipe that stands in for SIGTERM.
+
+    use std::io;
+
+    use orch_core::{END_REQUEST, end_request_pipe};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
+
+    /// Resolves when somebody asks. Without the pipe nobody can; the daemon is then ended the hard way, as by
+    /// `kill -9`, which loses nothing but the drain.
+    pub(super) fn listen() -> impl Future<Output = ()> + Send {
+        let pipe = open();
+        async move {
+            if let Err(error) = hear(pipe).await {
+                tracing::warn!(%error, "requests to end cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn open() -> io::Result<NamedPipeServer> {
+        ServerOptions::new()
+            .first_pipe_instance(true)
+            .access_outbound(false)
+            .reject_remote_clients(true)
+            .create(end_request_pipe(std::process::id()))
+    }
+
+    async fn hear(pipe: io::Result<NamedPipeServer>) -> io::Result<()> {
+        let mut pipe = pipe?;
+        loop {
+            pipe.connect().await?;
+            let mut said = [0; END_REQUEST.len()];
+            if pipe.read_exact(&mut said).await.is_ok() && said == END_REQUEST {
+                return Ok(());
+            }
+            pipe.disconnect()?;
+        }
+    }
 }
 
 #[cfg(all(test, unix))]

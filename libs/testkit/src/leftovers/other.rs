@@ -26,7 +26,7 @@ pub(super) fn kill(pid: u32) {
 }
 
 fn process_table() -> System {
-    let mut table = System::new();
+    let mut table = System::new().expect("the system has a process table");
     table.refresh_processes(ProcessesToUpdate::All, true);
     table
 }

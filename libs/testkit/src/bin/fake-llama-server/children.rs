@@ -11,6 +11,7 @@ const DEAF: &str = "--deaf";
 
 /// How a child behaves.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "there are no sessions and no signals to be deaf to"))]
 pub(crate) struct Manners {
     new_session: bool,
     deaf: bool,

@@ -13,6 +13,7 @@ use crate::faults::Faults;
 use crate::logs::{flood, log, tick};
 use crate::options::Options;
 use crate::router;
+use crate::signals;
 
 /// Runs an engine until something ends it.
 pub(crate) fn run(options: Options, faults: Faults) -> ExitCode {
@@ -146,75 +147,4 @@ fn grow_while_loading(engine: &Engine) {
 fn is_gguf(path: &std::path::Path) -> bool {
     let mut magic = [0; 4];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
-}
-
-#[cfg(unix)]
-mod signals {
-    use std::sync::Arc;
-
-    use nix::sys::signal::{SIGINT, SIGTERM, SigSet, Signal};
-    use nix::unistd::getpid;
-
-    use crate::engine::Engine;
-    use crate::logs::log;
-
-    /// Blocks the stop signals for all threads to come and answers them on one of its own.
-    pub(super) fn watch(engine: &Arc<Engine>) {
-        let mut stop_signals = SigSet::empty();
-        stop_signals.add(SIGTERM);
-        stop_signals.add(SIGINT);
-        stop_signals.thread_block().expect("blocking signals is always allowed");
-        let engine = Arc::clone(engine);
-        std::thread::spawn(move || obey(&engine, stop_signals));
-    }
-
-    /// The first signal ends it when no request is in flight any more, the second at once: as the real one.
-    fn obey(engine: &Arc<Engine>, stop_signals: SigSet) {
-        let mut ignored = 0;
-        let mut stopping = false;
-        loop {
-            let signal = stop_signals.wait().expect("the set holds valid signals");
-            if ignored < engine.faults().number("FAKE_IGNORE_SIGTERM").unwrap_or(0) {
-                ignored += 1;
-                log(&format!("fake: ignored {signal}"));
-            } else if stopping {
-                log("Received second interrupt, terminating immediately.");
-                std::process::exit(1);
-            } else {
-                stopping = true;
-                log("srv    operator(): operator(): cleaning up before exit...");
-                let engine = Arc::clone(engine);
-                std::thread::spawn(move || {
-                    engine.wait_until_idle();
-                    std::process::exit(0);
-                });
-            }
-        }
-    }
-
-    /// Dies of a signal, as after a crash.
-    pub(super) fn kill_self(number: u64) {
-        let signal = i32::try_from(number).ok().and_then(|number| Signal::try_from(number).ok());
-        let signal = signal.expect("FAKE_EXIT_SIGNAL names a signal");
-        // Rust's own handler of SIGSEGV swallows the first one and steps aside.
-        for _ in 0..10 {
-            nix::sys::signal::kill(getpid(), signal).expect("a process may signal itself");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        log(&format!("fake: {signal} did not end it"));
-    }
-}
-
-#[cfg(not(unix))]
-mod signals {
-    use std::sync::Arc;
-
-    use crate::engine::Engine;
-
-    /// Without signals there is nothing to watch: the process is ended from outside.
-    pub(super) fn watch(_engine: &Arc<Engine>) {}
-
-    pub(super) fn kill_self(_number: u64) {
-        std::process::abort();
-    }
 }

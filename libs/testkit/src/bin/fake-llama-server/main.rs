@@ -21,6 +21,7 @@ mod logs;
 mod models;
 mod options;
 mod router;
+mod signals;
 mod stream;
 
 use std::io::Write;
