@@ -64,6 +64,11 @@ impl Context {
         Ok(&self.choice.layout)
     }
 
+    /// Why this home, for people.
+    pub(crate) fn home_source(&self) -> &'static str {
+        self.choice.source.label()
+    }
+
     /// The control plane elsewhere that was chosen by flag or environment.
     pub(crate) fn remote(&self) -> Result<Option<DaemonClient>, Failure> {
         let named = || std::env::var(environment::ORCHESTRATORD_URL).ok();

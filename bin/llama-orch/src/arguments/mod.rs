@@ -109,6 +109,8 @@ pub enum Command {
         #[command(subcommand)]
         action: EngineAction,
     },
+    /// Look for all that may keep engines from running, and tell how it is mended
+    Doctor,
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }

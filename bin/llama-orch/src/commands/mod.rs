@@ -4,6 +4,7 @@ mod completions;
 mod config;
 mod daemon;
 mod describe;
+mod doctor;
 mod down;
 mod engine;
 mod events;
@@ -48,6 +49,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),
+        Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::run(context, shell),
     }
 }

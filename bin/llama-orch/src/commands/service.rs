@@ -13,7 +13,7 @@ use crate::ending::{CommandResult, Ended};
 use crate::services::install::{carry_out, check_free, check_ours, check_removal};
 use crate::services::machine::{ThisMachine, on_path};
 use crate::services::{
-    Manager, Plan, Scope, Service, check_name, choose_manager, installation, removal, text_of,
+    Manager, Plan, Scope, Service, check_name, choose_manager, installation, removal, service_file, text_of,
 };
 use crate::words::command_line;
 
@@ -97,6 +97,22 @@ fn own_program() -> Result<PathBuf, Failure> {
         Failure::new(ExitCode::General, "this program's own file is gone")
             .hint("run llama-orch from where it is installed")
     })
+}
+
+/// The services of the usual name on this machine, found by their files: for whom, by which manager, and where.
+pub(super) fn installed_services() -> Vec<(&'static str, &'static str, String)> {
+    let mut found = Vec::new();
+    for scope in [Scope::System, Scope::User] {
+        let Some(manager) = choose_manager(std::env::consts::OS, scope, |program| on_path(program).is_some())
+        else {
+            continue;
+        };
+        let Ok(user_folder) = user_folder() else { continue };
+        if let Some(file) = service_file(manager, scope, user_folder).filter(|file| file.exists()) {
+            found.push((scope.label(), manager.label(), file.display().to_string()));
+        }
+    }
+    found
 }
 
 fn environment_of_engines() -> Vec<(String, String)> {

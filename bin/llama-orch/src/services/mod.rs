@@ -22,6 +22,8 @@ use orch_core::{ExitCode, Failure};
 
 pub(crate) use plan::{Plan, Step};
 
+/// The name of the service where none is given.
+const USUAL_NAME: &str = "llama-orch";
 /// By this a file is known as ours.
 const MARK: &str = "Written by: llama-orch daemon install";
 const LONGEST_NAME: usize = 64;
@@ -163,6 +165,25 @@ pub(crate) enum Presence {
     FileOrAnswer { file: PathBuf, question: Vec<String> },
     /// A command that succeeds when there is one, and another whose answer holds these words when it is ours.
     Answer { question: Vec<String>, proof: Vec<String>, words: &'static str },
+}
+
+/// The file by which a service of the usual name is known; `None` where the manager has to be asked.
+pub(crate) fn service_file(manager: Manager, scope: Scope, user_folder: PathBuf) -> Option<PathBuf> {
+    let service = Service {
+        name: USUAL_NAME.to_owned(),
+        scope,
+        executable: String::new(),
+        home: String::new(),
+        environment: Vec::new(),
+        run_as: None,
+        user_folder,
+        user_id: 0,
+        daemon_lives: false,
+    };
+    match presence(manager, &service) {
+        Presence::File(file) | Presence::FileOrAnswer { file, .. } => Some(file),
+        Presence::Answer { .. } => None,
+    }
 }
 
 /// The first of the managers of this system that is there; `None` where there is none at all.

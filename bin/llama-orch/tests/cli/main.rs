@@ -8,6 +8,8 @@
 
 mod configs;
 mod daemon;
+#[cfg(unix)]
+mod doctor;
 mod engines;
 mod events_and_logs;
 mod life;

@@ -44,6 +44,32 @@ pub fn owner_of(_: &Path) -> Option<String> {
     None
 }
 
+/// Whether this user may make files in a folder: asked, not tried.
+#[cfg(unix)]
+pub fn may_write(folder: &Path) -> bool {
+    use nix::unistd::{AccessFlags, access};
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+}
+
+/// See above.
+#[cfg(windows)]
+pub fn may_write(folder: &Path) -> bool {
+    folder.metadata().is_ok_and(|metadata| !metadata.permissions().readonly())
+}
+
+/// Whether this user may read and write a file or a device: asked, not tried.
+#[cfg(unix)]
+pub fn may_open(file: &Path) -> bool {
+    use nix::unistd::{AccessFlags, access};
+    access(file, AccessFlags::R_OK | AccessFlags::W_OK).is_ok()
+}
+
+/// See above.
+#[cfg(windows)]
+pub fn may_open(file: &Path) -> bool {
+    may_write(file)
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;

@@ -36,7 +36,7 @@ mod tool;
 mod video_memory;
 mod wait;
 
-pub use account::{is_administrator, owner_of, user_id};
+pub use account::{is_administrator, may_open, may_write, owner_of, user_id};
 pub use detached::{DetachedCommand, TerminateError, spawn_detached, terminate_daemon};
 pub use disk::free_space;
 pub use exit_record::ExitRecord;

@@ -68,6 +68,10 @@ impl StateReader {
         outcome
     }
 
+    pub(crate) fn damaged(&self, detail: String) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), detail }
+    }
+
     /// A panic elsewhere cannot leave a half transaction behind (it rolls back), so a poisoned lock is usable.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)

@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod health;
 mod instances;
+mod integrity;
 mod migration;
 mod older;
 mod retention;
