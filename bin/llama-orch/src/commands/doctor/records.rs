@@ -48,7 +48,10 @@ fn older(home: &HomeLayout) -> Option<Diagnosis> {
     match state_store::inspect(home) {
         Ok(DatabaseKind::Older { version }) => {
             let message = format!("it is of the older tool (version {version}); it is read as it is");
-            Some(Diagnosis::info("database", message).mend("llama-orch config migrate shows what would change"))
+            Some(
+                Diagnosis::info("database", message)
+                    .mend("llama-orch config migrate shows what would change"),
+            )
         }
         _ => None,
     }
