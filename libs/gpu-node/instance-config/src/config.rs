@@ -286,13 +286,14 @@ impl InstanceConfig {
     }
 
     /// The effective value of one field.
-    pub(crate) fn value_of(document: &Value, field: &Field) -> Value {
-        let pointer = format!("/{}", field.path.replace('.', "/"));
-        document.pointer(&pointer).cloned().unwrap_or(Value::Null)
+    fn value_of<'a>(document: &'a Value, field: &Field) -> &'a Value {
+        let (section, key) = field.parts();
+        let holder = section.map_or(Some(document), |section| document.get(section));
+        holder.and_then(|holder| holder.get(key)).unwrap_or(&Value::Null)
     }
 
     /// Every typed field with its effective value, in the order of the table.
-    pub(crate) fn values(document: &Value) -> impl Iterator<Item = (&'static Field, Value)> + '_ {
+    pub(crate) fn values(document: &Value) -> impl Iterator<Item = (&'static Field, &Value)> {
         FIELDS
             .iter()
             .filter(|field| !matches!(field.kind, crate::Kind::Anything))

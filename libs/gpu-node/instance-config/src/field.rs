@@ -9,6 +9,8 @@ use crate::Kind;
 pub struct Field {
     /// Dotted path, such as `server.port`.
     pub path: &'static str,
+    /// Where the dot of the path is: found once, because every reading of a config asks for every field's parts.
+    dot: Option<usize>,
     pub kind: Kind,
     pub preset: Preset,
     pub reach: Reach,
@@ -49,8 +51,8 @@ impl Field {
 
     /// The section and the key inside it; top-level fields have no section.
     pub fn parts(&self) -> (Option<&'static str>, &'static str) {
-        match self.path.split_once('.') {
-            Some((section, key)) => (Some(section), key),
+        match self.dot {
+            Some(dot) => (Some(&self.path[..dot]), &self.path[dot + 1..]),
             None => (None, self.path),
         }
     }
@@ -61,7 +63,18 @@ impl Field {
 }
 
 const fn field(path: &'static str, kind: Kind, preset: Preset, reach: Reach, meaning: &'static str) -> Field {
-    Field { path, kind, preset, reach, meaning }
+    Field { path, dot: first_dot(path), kind, preset, reach, meaning }
+}
+
+const fn first_dot(path: &str) -> Option<usize> {
+    let (bytes, mut at) = (path.as_bytes(), 0);
+    while at < bytes.len() {
+        if bytes[at] == b'.' {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }
 
 use Kind::{

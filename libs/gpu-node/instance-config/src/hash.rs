@@ -15,7 +15,7 @@ pub fn config_hash(config: &InstanceConfig) -> String {
     {
         hasher.update(field.path);
         hasher.update([0]);
-        hasher.update(canonical(&value));
+        hasher.update(canonical(value));
         hasher.update([0]);
     }
     hex::encode(hasher.finalize())

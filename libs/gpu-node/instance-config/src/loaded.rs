@@ -57,9 +57,9 @@ impl LoadedInstance {
     /// Every field with its effective value and where that came from.
     pub fn effective(&self) -> Vec<EffectiveValue> {
         let shown = self.config.shown();
-        let line = |(field, value): (&'static Field, Value)| EffectiveValue {
+        let line = |(field, value): (&'static Field, &Value)| EffectiveValue {
             field: field.path,
-            value,
+            value: value.clone(),
             origin: if written(&self.document.0, field).is_some() { Origin::File } else { Origin::Default },
             needs_restart: field.reach == Reach::Engine,
         };

@@ -1,5 +1,7 @@
 //! A JSON object to a config, field by field along the table, so that one bad field hides no other.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -22,9 +24,9 @@ pub(crate) struct Reading {
 /// in `args`.
 pub(crate) fn read(document: &Document, older: bool) -> Reading {
     let mut findings = Vec::new();
-    let mut document = document.clone();
+    let mut document = Cow::Borrowed(document);
     if older || endpoint_arguments::is_older_document(&document) {
-        findings.extend(endpoint_arguments::move_to_server(&mut document));
+        findings.extend(endpoint_arguments::move_to_server(document.to_mut()));
     } else {
         findings.extend(endpoint_arguments::refuse(&document));
     }
