@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode as SqliteCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Fault, StoreError};
+use crate::keeper::{Keeper, StoreCondition};
 use crate::schema::{self, Shape};
 
 /// How long a statement waits for another process's transaction. Ours last milliseconds.
@@ -24,7 +25,7 @@ const WAL_LIMIT_BYTES: i64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct StateReader {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    open: Mutex<Open>,
 }
 
 /// Reads and writes the state of a home. May be shared between threads, and any number of processes may hold
@@ -32,6 +33,21 @@ pub struct StateReader {
 #[derive(Debug)]
 pub struct StateStore {
     reader: StateReader,
+}
+
+/// A connection, and for one that writes, whoever looks that it goes on leading to the file.
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    keeper: Option<Keeper>,
+}
+
+impl Open {
+    fn keep(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(&mut self.connection);
+        }
+    }
 }
 
 impl Deref for StateStore {
@@ -51,19 +67,20 @@ impl StateReader {
 
     /// A reader over a connection that has been looked at.
     pub(crate) fn over(path: PathBuf, connection: Connection) -> Self {
-        Self { path, connection: Mutex::new(connection) }
+        Self { path, open: Mutex::new(Open { connection, keeper: None }) }
     }
 
     pub(crate) fn read<T>(&self, work: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let mut connection = self.lock();
-        let outcome = work(&connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
+        let mut open = self.lock();
+        open.keep();
+        let outcome = work(&open.connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
         // Somebody migrates the older tool's database while it is read: the tables are others now.
         if outcome.is_err()
-            && is_covered(&connection)
+            && is_covered(&open.connection)
             && let Some(fresh) = connect(&self.path)?
         {
-            *connection = fresh;
-            return work(&connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
+            open.connection = fresh;
+            return work(&open.connection).map_err(|fault| StoreError::from_fault(&self.path, fault));
         }
         outcome
     }
@@ -73,8 +90,8 @@ impl StateReader {
     }
 
     /// A panic elsewhere cannot leave a half transaction behind (it rolls back), so a poisoned lock is usable.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,7 +116,16 @@ impl StateStore {
         } else {
             create_tables(&mut connection, &path)?;
         }
-        Ok(Self { reader: StateReader { path, connection: Mutex::new(connection) } })
+        let keeper = Some(Keeper::new(&path));
+        Ok(Self { reader: StateReader { path, open: Mutex::new(Open { connection, keeper }) } })
+    }
+
+    /// How the state is kept now: looks whether the file has been deleted or replaced, and mends that where it can.
+    /// Every read and write does the same first.
+    pub fn condition(&self) -> StoreCondition {
+        let mut open = self.lock();
+        open.keep();
+        open.keeper.as_mut().map_or(StoreCondition::Sound, Keeper::tell)
     }
 
     /// Runs `work` as one transaction that holds the write lock from its first read on, so that nothing can
@@ -108,9 +134,10 @@ impl StateStore {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.lock();
+        let mut open = self.lock();
+        open.keep();
         let outcome = (|| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
             transaction.commit()?;
             Ok(value)

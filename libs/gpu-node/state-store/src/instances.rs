@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use orch_core::{DesiredState, InstanceName, UnixMillis};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use crate::error::Fault;
@@ -23,11 +23,7 @@ pub struct InstanceRow {
 impl StateReader {
     /// Every known instance, by name.
     pub fn instances(&self) -> Result<Vec<InstanceRow>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM instances ORDER BY name")?;
-            let rows = statement.query_map([], instance_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.read(all)
     }
 
     pub fn instance(&self, name: &InstanceName) -> Result<Option<InstanceRow>, StoreError> {
@@ -88,6 +84,12 @@ impl StateStore {
             Ok(transaction.execute("DELETE FROM instances WHERE name = ?1", [name.as_str()])? > 0)
         })
     }
+}
+
+pub(crate) fn all(connection: &Connection) -> Result<Vec<InstanceRow>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT * FROM instances ORDER BY name")?;
+    let rows = statement.query_map([], instance_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn instance_row(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {

@@ -16,6 +16,7 @@ mod events;
 mod health;
 mod instances;
 mod integrity;
+mod keeper;
 mod migration;
 mod older;
 mod retention;
@@ -28,6 +29,7 @@ pub use error::StoreError;
 pub use events::{EventQuery, EventRow, NewEvent};
 pub use health::HealthRow;
 pub use instances::InstanceRow;
+pub use keeper::StoreCondition;
 pub use migration::{
     DatabaseKind, LivingProcess, Migration, MigrationStep, OldProcess, StillOurs, inspect, migrate, preview,
 };

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use orch_core::{Health, InstanceName, ReplicaId, Status, UnixMillis, redact_args};
-use rusqlite::{OptionalExtension, Row, ToSql, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params};
 use serde::Serialize;
 
 use crate::error::Fault;
@@ -71,13 +71,7 @@ impl StateReader {
 
     /// Every replica, by instance name and replica number.
     pub fn runtimes(&self) -> Result<Vec<RuntimeRow>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM runtime")?;
-            let rows = statement.query_map([], runtime_row)?;
-            let mut rows: Vec<RuntimeRow> = rows.collect::<Result<_, _>>()?;
-            rows.sort_by(|a, b| (&a.name, a.replica).cmp(&(&b.name, b.replica)));
-            Ok(rows)
-        })
+        self.read(all)
     }
 }
 
@@ -249,6 +243,14 @@ impl StateStore {
     ) -> Result<(), StoreError> {
         self.write(|transaction| update_runtime(transaction, name, replica, assignments, values))
     }
+}
+
+pub(crate) fn all(connection: &Connection) -> Result<Vec<RuntimeRow>, Fault> {
+    let mut statement = connection.prepare_cached("SELECT * FROM runtime")?;
+    let rows = statement.query_map([], runtime_row)?;
+    let mut rows: Vec<RuntimeRow> = rows.collect::<Result<_, _>>()?;
+    rows.sort_by(|a, b| (&a.name, a.replica).cmp(&(&b.name, b.replica)));
+    Ok(rows)
 }
 
 /// Applies `assignments` to the replica's row, which is made first if there is none.

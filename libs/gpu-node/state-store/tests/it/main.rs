@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod keeping;
 mod killed_migration;
 mod migrating;
 mod older;
