@@ -119,7 +119,7 @@ fn a_migration_killed_at_any_of_its_steps_leaves_the_old_or_the_new_state() {
 
 #[test]
 fn a_migration_killed_at_random_moments_leaves_the_old_or_the_new_state() {
-    const KILLS: u32 = 40;
+    const KILLS: u32 = 24;
     // How long a whole one takes here and now is the span in which the kills fall.
     let (_folder, home) = old_home();
     let whole = span_of(&home);
