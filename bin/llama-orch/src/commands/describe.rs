@@ -122,11 +122,8 @@ fn variables(object: &Value) -> Vec<(String, String)> {
 fn exit(record: &Value) -> Vec<(String, String)> {
     let Some(record) = record.as_object() else { return Vec::new() };
     let mut lines = Vec::new();
-    for (name, value) in record.iter().filter(|(name, _)| !matches!(name.as_str(), "last_stderr" | "at")) {
+    for (name, value) in record.iter().filter(|(name, _)| *name != "last_stderr") {
         lines.push((name.replace('_', " "), plain(value)));
-    }
-    if let Some(at) = record.get("at").and_then(Value::as_i64) {
-        lines.push(("at".to_owned(), orch_core::UnixMillis(at).to_rfc3339()));
     }
     let words = record.get("last_stderr").and_then(Value::as_array).into_iter().flatten();
     lines.extend(words.map(|line| ("stderr".to_owned(), plain(line))));
@@ -150,10 +147,9 @@ fn events(events: &Value) -> Vec<String> {
 
 fn health(rows: &Value) -> Vec<String> {
     let line = |row: &Value| {
-        let at = row["checked_at"].as_i64().map(|at| orch_core::UnixMillis(at).to_rfc3339());
         let took = row["response_time_ms"].as_u64().map_or(String::new(), |took| format!("  {took} ms"));
         let error = row["error_message"].as_str().map_or(String::new(), |error| format!("  {error}"));
-        format!("{}  {}{took}{error}", at.unwrap_or_default(), plain(&row["health"]))
+        format!("{}  {}{took}{error}", plain(&row["checked_at"]), plain(&row["health"]))
     };
     rows.as_array().into_iter().flatten().map(line).collect()
 }

@@ -33,6 +33,7 @@ mod spec;
 mod stop;
 mod sys;
 mod tool;
+mod unclaimed;
 mod video_memory;
 mod wait;
 
@@ -57,4 +58,5 @@ pub use shim::shim_main;
 pub use spec::{EngineHandle, EngineSpec};
 pub use stop::{StopError, StopPlan, StopReport, StopTarget, stop};
 pub use tool::{ToolCommand, ToolError, ToolOutput, run_tool};
+pub use unclaimed::{UnclaimedEngine, unclaimed_engines};
 pub use video_memory::video_memory;

@@ -118,7 +118,7 @@ fn open_shim(pid: u32) -> Option<ProcessHandle> {
     is_shim(pid).then_some(handle)
 }
 
-fn is_shim(pid: u32) -> bool {
+pub(crate) fn is_shim(pid: u32) -> bool {
     args_of(pid).get(1).is_some_and(|word| word == SHIM_WORD)
 }
 

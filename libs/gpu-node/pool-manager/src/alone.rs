@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use instance_config::LoadedInstance;
-use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, Status, UnixMillis};
 
 use crate::actual::{Actual, observe};
 use crate::crash::CrashReport;
@@ -105,7 +105,7 @@ async fn start(
             Err(failure) => {
                 if !matches!(failure.exit, ExitCode::AlreadyRunning | ExitCode::Starting | ExitCode::Stopping)
                 {
-                    recorder(node, instance).start_failed(&failure)?;
+                    recorder(node, instance).start_failed(&failure, None)?;
                 }
                 return Err(failure);
             }
@@ -152,7 +152,7 @@ async fn await_ready(
             operate::terminate(node, &lock, name, host, ReplicaId::FIRST, false)?;
             let failure =
                 Failure::new(ExitCode::StartFailed, format!("loading {} made no progress", config.name));
-            recorder(node, instance).start_failed(&failure)?;
+            recorder(node, instance).start_failed(&failure, None)?;
             return Err(failure);
         }
         if begun.elapsed() >= limit {
@@ -175,7 +175,7 @@ fn died(node: &Node, instance: &LoadedInstance, pid: u32) -> Result<Failure, Fai
     let report = CrashReport::of(&path, pid, EXIT_RECORD_WAIT);
     // A `down` that came in between has already written what happened.
     if node.store.desired(name)? != Some(DesiredState::Stopped) {
-        recorder(node, instance).crash(&report)?;
+        recorder(node, instance).crash(&report, Status::Crashed)?;
     }
     Ok(Failure::new(ExitCode::StartFailed, format!("{name} did not start: {}", report.reason))
         .hint(format!("see its log: llama-orch logs {name}")))

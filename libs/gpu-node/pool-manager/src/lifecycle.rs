@@ -92,17 +92,26 @@ pub enum Event {
         desired: DesiredState,
         force: bool,
     },
-    /// A living engine that belongs to this replica was found.
+    /// It should run, nothing of it is there, and nobody waits for it: the reconciler's own start.
+    Wanted,
+    /// A living engine that belongs to this replica was found; it was started so long ago.
     Adopted {
         ready: bool,
+        age: Duration,
     },
     /// The engine that should be running was found gone, for the reason given.
     FoundDead {
         reason: String,
     },
+    /// The pid that should be running belongs to somebody else by now.
+    FoundForeign {
+        reason: String,
+    },
     Launched,
+    /// `desired`: what is wanted according to the database. A refusal leaves the wish as it was.
     LaunchFailed {
         failure: Failure,
+        desired: DesiredState,
     },
     Probed {
         outcome: ProbeOutcome,
@@ -152,14 +161,20 @@ pub enum Effect {
         reason: String,
     },
     RecordRestartScheduled {
-        attempt: u32,
-        delay: Duration,
+        retry: Retry,
     },
     RecordGaveUp {
         reason: String,
     },
+    /// With a retry the policy goes on trying.
     RecordStartFailed {
         failure: Failure,
+        retry: Option<Retry>,
+    },
+    /// The row named a process of somebody else.
+    RecordForeign {
+        reason: String,
+        retry: Option<Retry>,
     },
     RecordStopFailed {
         failure: Failure,
@@ -168,6 +183,14 @@ pub enum Effect {
     Settle {
         outcome: Outcome,
     },
+}
+
+/// An automatic restart to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How many there will have been in a row then.
+    pub attempt: u32,
+    pub delay: Duration,
 }
 
 /// How a wish ended.
@@ -190,6 +213,8 @@ pub struct Lifecycle {
     /// When the next probe is due; `None` while one is running or none is wanted.
     next_probe: Option<Instant>,
     loading_probes: u32,
+    /// Whether somebody asked for the launch under way, and is told when it is refused.
+    asked: bool,
     /// Since when an engine that was ready answers as if it loaded; a refused port looks the same.
     loading_again: Option<Instant>,
 }
@@ -204,6 +229,7 @@ impl Lifecycle {
             attempts,
             next_probe: None,
             loading_probes: 0,
+            asked: false,
             loading_again: None,
         }
     }
@@ -240,10 +266,12 @@ impl Lifecycle {
             Event::Up { desired } => self.up(desired),
             Event::Down { force } => self.down(force),
             Event::Restart { desired, force } => self.restart(desired, force),
-            Event::Adopted { ready } => self.adopted(ready, now),
+            Event::Wanted => self.wanted(),
+            Event::Adopted { ready, age } => self.adopted(ready, age, now),
             Event::FoundDead { reason } => self.after_crash(&reason, now, random),
+            Event::FoundForeign { reason } => self.found_foreign(reason, now, random),
             Event::Launched => self.launched(now),
-            Event::LaunchFailed { failure } => self.launch_failed(failure, now, random),
+            Event::LaunchFailed { failure, desired } => self.launch_failed(failure, desired, now, random),
             Event::Probed { outcome } => self.probed(outcome, now, random),
             Event::Exited { reason } => self.exited(reason, now, random),
             Event::Terminated { result } => self.terminated(result, now, random),
@@ -273,8 +301,21 @@ impl Lifecycle {
         }
     }
 
+    /// Only where nothing is there or under way; everything else is on its way already, or has given up.
+    fn wanted(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Stopped | Phase::Failed if self.desired == DesiredState::Running => {
+                let effects = self.launch(self.desired);
+                self.asked = false;
+                effects
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn launch(&mut self, desired: DesiredState) -> Vec<Effect> {
         self.attempts = 0;
+        self.asked = true;
         self.phase = Phase::Launching;
         self.health = Health::Loading;
         vec![Effect::Launch { by_policy: false, desired }]
@@ -319,12 +360,14 @@ impl Lifecycle {
         }
     }
 
-    fn adopted(&mut self, ready: bool, now: Instant) -> Vec<Effect> {
+    fn adopted(&mut self, ready: bool, age: Duration, now: Instant) -> Vec<Effect> {
         self.next_probe = Some(now);
         if ready {
-            self.phase = Phase::Running { since: now, failed_probes: 0 };
+            // A clock that began after the engine cannot tell how long ago that was.
+            let since = now.checked_sub(age).unwrap_or(now);
+            self.phase = Phase::Running { since, failed_probes: 0 };
             self.health = Health::Healthy;
-            vec![Effect::Settle { outcome: Outcome::Ready }]
+            vec![Effect::RecordReady, Effect::Settle { outcome: Outcome::Ready }]
         } else {
             self.phase = Phase::Loading { since: now, last_progress: now };
             self.health = Health::Loading;
@@ -344,22 +387,37 @@ impl Lifecycle {
         Vec::new()
     }
 
-    fn launch_failed(&mut self, failure: Failure, now: Instant, random: f64) -> Vec<Effect> {
-        let mut effects = vec![Effect::RecordStartFailed { failure: failure.clone() }];
+    fn launch_failed(
+        &mut self,
+        failure: Failure,
+        desired: DesiredState,
+        now: Instant,
+        random: f64,
+    ) -> Vec<Effect> {
         if self.desired == DesiredState::Stopped {
             self.phase = Phase::Stopped;
-            effects.push(Effect::RecordStopped);
-            effects.push(Effect::Settle { outcome: Outcome::Stopped });
-            return effects;
+            return vec![
+                Effect::RecordStartFailed { failure, retry: None },
+                Effect::RecordStopped,
+                Effect::Settle { outcome: Outcome::Stopped },
+            ];
         }
-        // A start that somebody waits for is refused at once; a restart by policy goes on trying.
-        if self.attempts == 0 || self.desired == DesiredState::OnDemand {
+        self.desired = desired;
+        self.health = Health::Unknown;
+        let failed = Effect::Settle { outcome: Outcome::Failed(failure.clone()) };
+        // A user who waits is refused at once, and mends what is wrong. Whoever holds the port may let it go by itself.
+        let final_word = self.asked && failure.exit != ExitCode::PortInUse;
+        if final_word || desired != DesiredState::Running || self.policy.restart.is_none() {
             self.phase = Phase::Failed;
-            self.health = Health::Unknown;
-        } else {
-            effects.extend(self.schedule_restart(&failure.message, now, random, Phase::Failed));
+            return vec![Effect::RecordStartFailed { failure, retry: None }, failed];
         }
-        effects.push(Effect::Settle { outcome: Outcome::Failed(failure) });
+        let retry = self.plan_retry(now, random);
+        let reason = failure.message.clone();
+        let mut effects = vec![Effect::RecordStartFailed { failure, retry }];
+        if retry.is_none() {
+            effects.push(self.give_up(reason));
+        }
+        effects.push(failed);
         effects
     }
 
@@ -493,7 +551,7 @@ impl Lifecycle {
         self.next_probe = None;
         self.health = Health::Unknown;
         match self.desired {
-            DesiredState::Running => self.schedule_restart(reason, now, random, Phase::GaveUp),
+            DesiredState::Running => self.schedule_restart(reason, now, random),
             // The next request loads it again.
             DesiredState::OnDemand => {
                 self.phase = Phase::GaveUp;
@@ -506,15 +564,40 @@ impl Lifecycle {
         }
     }
 
-    fn schedule_restart(&mut self, reason: &str, now: Instant, random: f64, exhausted: Phase) -> Vec<Effect> {
-        let Some(backoff) = self.policy.restart.filter(|_| self.attempts < self.policy.max_retries) else {
-            self.phase = exhausted;
-            return vec![Effect::RecordGaveUp { reason: reason.to_owned() }];
-        };
+    fn found_foreign(&mut self, reason: String, now: Instant, random: f64) -> Vec<Effect> {
+        self.next_probe = None;
+        self.health = Health::Unknown;
+        if self.desired != DesiredState::Running {
+            self.phase = Phase::Stopped;
+            return vec![Effect::RecordForeign { reason, retry: None }];
+        }
+        let retry = self.plan_retry(now, random);
+        let mut effects = vec![Effect::RecordForeign { reason: reason.clone(), retry }];
+        if retry.is_none() {
+            effects.push(self.give_up(reason));
+        }
+        effects
+    }
+
+    fn schedule_restart(&mut self, reason: &str, now: Instant, random: f64) -> Vec<Effect> {
+        match self.plan_retry(now, random) {
+            Some(retry) => vec![Effect::RecordRestartScheduled { retry }],
+            None => vec![self.give_up(reason.to_owned())],
+        }
+    }
+
+    /// The next automatic restart; `None` when the policy is off or has tried often enough.
+    fn plan_retry(&mut self, now: Instant, random: f64) -> Option<Retry> {
+        let backoff = self.policy.restart.filter(|_| self.attempts < self.policy.max_retries)?;
         let delay = backoff.delay(self.attempts, random);
         self.attempts += 1;
         self.phase = Phase::BackingOff { until: now + delay };
-        vec![Effect::RecordRestartScheduled { attempt: self.attempts, delay }]
+        Some(Retry { attempt: self.attempts, delay })
+    }
+
+    fn give_up(&mut self, reason: String) -> Effect {
+        self.phase = Phase::GaveUp;
+        Effect::RecordGaveUp { reason }
     }
 
     fn terminated(&mut self, result: Result<(), Failure>, now: Instant, random: f64) -> Vec<Effect> {
@@ -554,6 +637,7 @@ impl Lifecycle {
             Phase::BackingOff { until } if now >= until => {
                 self.phase = Phase::Launching;
                 self.health = Health::Loading;
+                self.asked = false;
                 vec![Effect::Launch { by_policy: true, desired: self.desired }]
             }
             Phase::Loading { .. } | Phase::Running { .. } if self.next_probe.is_some_and(|at| now >= at) => {

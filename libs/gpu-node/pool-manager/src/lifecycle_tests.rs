@@ -60,7 +60,9 @@ impl Story {
 
     fn scheduled_delay(&self) -> Option<u64> {
         self.effects.iter().find_map(|effect| match effect {
-            Effect::RecordRestartScheduled { delay, .. } => Some(delay.as_secs()),
+            Effect::RecordRestartScheduled { retry }
+            | Effect::RecordStartFailed { retry: Some(retry), .. }
+            | Effect::RecordForeign { retry: Some(retry), .. } => Some(retry.delay.as_secs()),
             _ => None,
         })
     }
@@ -253,18 +255,77 @@ fn an_on_demand_instance_that_crashes_waits_for_its_next_request() {
 fn a_refused_first_start_settles_as_an_error_and_is_not_retried() {
     let mut story = Story::new();
     let failure = Failure::new(ExitCode::PortInUse, "port 8001 is taken");
-    story.up().then(Event::LaunchFailed { failure: failure.clone() });
+    let desired = DesiredState::Stopped;
+    story.up().then(Event::LaunchFailed { failure: failure.clone(), desired });
     assert!(story.effects.contains(&Effect::Settle { outcome: Outcome::Failed(failure) }));
     assert_eq!(story.machine.status(), Status::Error);
     assert_eq!(story.machine.next_tick(), None);
+    assert_eq!(story.machine.desired, DesiredState::Stopped, "a refusal leaves the wish as it was");
 }
 
 #[test]
 fn a_restart_by_policy_that_cannot_spawn_is_tried_again() {
     let mut story = Story::new();
     story.running().crash().after(1).then(Event::Tick);
-    story.then(Event::LaunchFailed { failure: Failure::new(ExitCode::PortInUse, "taken") });
+    story.then(refused(ExitCode::EngineNotFound));
     assert_eq!(story.scheduled_delay(), Some(2));
+}
+
+fn refused(exit: ExitCode) -> Event {
+    Event::LaunchFailed { failure: Failure::new(exit, "refused"), desired: DesiredState::Running }
+}
+
+#[test]
+fn a_taken_port_of_a_wanted_instance_is_waited_for_by_policy_whoever_asked() {
+    for asked in [true, false] {
+        let mut story = Story::new();
+        story.machine.desired = DesiredState::Running;
+        if asked {
+            story.up()
+        } else {
+            story.then(Event::Wanted)
+        };
+        for delay in [1, 2, 4] {
+            story.then(refused(ExitCode::PortInUse));
+            assert_eq!((story.scheduled_delay(), story.machine.status()), (Some(delay), Status::Starting));
+            story.after(delay).then(Event::Tick);
+        }
+        story.then(refused(ExitCode::PortInUse));
+        let gave_up = story.effects.iter().filter(|it| matches!(it, Effect::RecordGaveUp { .. })).count();
+        assert_eq!((gave_up, story.machine.status()), (1, Status::Crashed));
+        assert_eq!(story.machine.next_tick(), None);
+    }
+}
+
+#[test]
+fn what_only_the_user_can_mend_is_not_tried_again_for_a_user_and_is_for_the_reconciler() {
+    let mut story = Story::new();
+    story.machine.desired = DesiredState::Running;
+    story.up().then(refused(ExitCode::ModelNotFound));
+    assert_eq!((story.scheduled_delay(), story.machine.status()), (None, Status::Error));
+    story.then(Event::Wanted).then(refused(ExitCode::ModelNotFound));
+    assert_eq!((story.scheduled_delay(), story.machine.status()), (Some(1), Status::Starting));
+}
+
+#[test]
+fn somebody_else_s_pid_is_told_once_and_followed_by_a_restart_by_policy() {
+    let mut story = Story::new();
+    story.machine.desired = DesiredState::Running;
+    story.then(Event::FoundForeign { reason: "reused".to_owned() });
+    let retry = Retry { attempt: 1, delay: Duration::from_secs(1) };
+    assert_eq!(story.effects, [Effect::RecordForeign { reason: "reused".to_owned(), retry: Some(retry) }]);
+    story.after(1).then(Event::Tick);
+    assert_eq!(story.effects, [Effect::Launch { by_policy: true, desired: DesiredState::Running }]);
+}
+
+#[test]
+fn an_adopted_engine_is_as_stable_as_it_is_old() {
+    let mut story = Story::new();
+    story.after(1000);
+    story.machine.desired = DesiredState::Running;
+    story.machine.attempts = 2;
+    story.then(Event::Adopted { ready: true, age: Duration::from_secs(301) }).crash();
+    assert_eq!(story.scheduled_delay(), Some(1));
 }
 
 #[test]
@@ -283,9 +344,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Up { desired: DesiredState::OnDemand }),
         any::<bool>().prop_map(|force| Event::Down { force }),
         Just(Event::Restart { desired: DesiredState::Running, force: false }),
-        any::<bool>().prop_map(|ready| Event::Adopted { ready }),
+        any::<bool>().prop_map(|ready| Event::Adopted { ready, age: Duration::ZERO }),
         Just(Event::Launched),
-        Just(Event::LaunchFailed { failure: Failure::new(ExitCode::EngineNotFound, "gone") }),
+        Just(refused(ExitCode::EngineNotFound)),
+        Just(refused(ExitCode::PortInUse)),
+        Just(Event::Wanted),
         Just(healthy()),
         Just(failed_probe()),
         any::<bool>().prop_map(loading),

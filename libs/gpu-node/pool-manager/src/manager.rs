@@ -10,18 +10,19 @@ use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMi
 use orch_runtime::Tasks;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::actual::{Actual, observe};
 use crate::board::Board;
 use crate::node::Node;
 use crate::operate::InstanceLock;
+use crate::orphans;
 use crate::policy::desired_after_up;
-use crate::record::Recorder;
 use crate::removal;
 use crate::supervisor::{Command, Supervisor, SupervisorHandle};
 use crate::traffic::{ReplicaSnapshot, Traffic};
 
 /// How often configs and desired states are read again.
 const RECONCILE_PACE: Duration = Duration::from_secs(5);
+/// How often engines are looked for that no config claims.
+const ORPHAN_PACE: Duration = Duration::from_secs(60);
 /// How often old events and health rows are pruned.
 const PRUNE_PACE: Duration = Duration::from_secs(3600);
 
@@ -60,20 +61,10 @@ impl PoolManager {
         Ok(manager)
     }
 
-    /// Engines that were left behind by configs that are gone or cannot be read: told once, never ended.
+    /// Engines that no config claims are told of, and left alone.
     async fn tell_of_orphans(&self, catalog: Catalog) {
         let node = Arc::clone(&self.shared.node);
-        let work = move || {
-            for row in node.store.runtimes()? {
-                let known = catalog.instances.iter().any(|it| it.config.name == row.name);
-                let actual = observe(&node.home, Some(&row), &row.name, row.replica);
-                if let (false, Actual::Ours(live)) = (known, actual) {
-                    let recorder = Recorder { store: &node.store, name: &row.name, replica: row.replica };
-                    recorder.orphan_found(live.identity.pid)?;
-                }
-            }
-            Ok(())
-        };
+        let work = move || orphans::tell(&node, &catalog);
         if let Err(failure) = blocking(&self.shared.tasks, work).await {
             tracing::warn!(%failure, "engines without a config could not be looked for");
         }
@@ -217,13 +208,21 @@ impl PoolManager {
     async fn reconcile_forever(&self) {
         let token = self.shared.tasks.token();
         let mut pruned: Option<tokio::time::Instant> = None;
+        let mut sought = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(RECONCILE_PACE) => {}
             }
-            if let Err(failure) = self.reconcile().await {
-                tracing::warn!(%failure, "configs or desired states could not be read; trying again");
+            match self.reconcile().await {
+                Ok(catalog) if sought.elapsed() >= ORPHAN_PACE => {
+                    sought = tokio::time::Instant::now();
+                    self.tell_of_orphans(catalog).await;
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    tracing::warn!(%failure, "configs or desired states could not be read; trying again");
+                }
             }
             if pruned.is_none_or(|at| at.elapsed() >= PRUNE_PACE) {
                 pruned = Some(tokio::time::Instant::now());
@@ -233,20 +232,20 @@ impl PoolManager {
     }
 
     /// Reads what is wanted and tells whoever thinks otherwise.
-    async fn reconcile(&self) -> Result<(), Failure> {
-        self.refresh().await?;
+    async fn reconcile(&self) -> Result<Catalog, Failure> {
+        let catalog = self.refresh().await?;
         let node = Arc::clone(&self.shared.node);
         let rows = blocking(&self.shared.tasks, move || Ok(node.store.instances()?)).await?;
         let wanted: BTreeMap<InstanceName, DesiredState> =
             rows.into_iter().map(|row| (row.name, row.desired_state)).collect();
         let supervisors = self.shared.supervisors.lock().await;
         for snapshot in self.snapshots().iter().filter(|it| it.replica == ReplicaId::FIRST) {
-            let differs = wanted.get(&snapshot.instance).filter(|desired| **desired != snapshot.desired);
-            if let (Some(desired), Some(supervised)) = (differs, supervisors.get(&snapshot.instance)) {
-                supervised.handle.tell(Command::Desired(*desired)).await;
+            let differs = wanted.get(&snapshot.instance).is_some_and(|desired| *desired != snapshot.desired);
+            if let (true, Some(supervised)) = (differs, supervisors.get(&snapshot.instance)) {
+                supervised.handle.tell(Command::LookAtDesired).await;
             }
         }
-        Ok(())
+        Ok(catalog)
     }
 
     async fn prune(&self) {

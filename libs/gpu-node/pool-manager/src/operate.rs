@@ -62,7 +62,9 @@ pub(crate) fn launch(
 ) -> Result<Launched, Failure> {
     let config = &instance.config;
     let row = node.store.runtime(&config.name, replica)?;
-    refuse_second(node, row.as_ref(), &config.name, replica)?;
+    let actual = observe(&node.home, row.as_ref(), &config.name, replica);
+    refuse_second(&actual, row.as_ref(), &config.name)?;
+    tell_of_missing(node, row.as_ref(), &actual)?;
     let recorded = row.as_ref().and_then(|row| row.exe.as_deref());
     let engine = match (cause, recorded) {
         (LaunchCause::Policy, Some(executable)) => EngineChoice::Recorded(executable),
@@ -79,13 +81,17 @@ pub(crate) fn launch(
     Ok(Launched { handle, plan })
 }
 
-fn refuse_second(
-    node: &Node,
-    row: Option<&RuntimeRow>,
-    name: &InstanceName,
-    replica: ReplicaId,
-) -> Result<(), Failure> {
-    let Actual::Ours(live) = observe(&node.home, row, name, replica) else { return Ok(()) };
+/// Nobody watched when the process that the row names went away.
+fn tell_of_missing(node: &Node, row: Option<&RuntimeRow>, actual: &Actual) -> Result<(), Failure> {
+    let Some(RuntimeRow { name, replica, pid: Some(pid), .. }) = row else { return Ok(()) };
+    if matches!(actual, Actual::Gone) {
+        Recorder { store: &node.store, name, replica: *replica }.process_missing(*pid)?;
+    }
+    Ok(())
+}
+
+fn refuse_second(actual: &Actual, row: Option<&RuntimeRow>, name: &InstanceName) -> Result<(), Failure> {
+    let Actual::Ours(live) = actual else { return Ok(()) };
     let written = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
     // The shim tells readiness also when nobody waited for it.
     let status =
@@ -162,10 +168,12 @@ pub(crate) fn terminate(
     force: bool,
 ) -> Result<Terminated, Failure> {
     let row = node.store.runtime(name, replica)?;
-    let live = match observe(&node.home, row.as_ref(), name, replica) {
+    let actual = observe(&node.home, row.as_ref(), name, replica);
+    tell_of_missing(node, row.as_ref(), &actual)?;
+    let live = match actual {
         Actual::Ours(live) => live,
         Actual::Foreign { reason } => {
-            Recorder { store: &node.store, name, replica }.pid_mismatch(&reason)?;
+            Recorder { store: &node.store, name, replica }.pid_mismatch(&reason, None)?;
             return Ok(Terminated::NothingThere);
         }
         Actual::Gone => return Ok(Terminated::NothingThere),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use state_store::{NewEvent, StateStore, StoreError};
 
 use crate::crash::CrashReport;
+use crate::lifecycle::Retry;
 
 /// Writes for one replica.
 pub(crate) struct Recorder<'a> {
@@ -73,17 +74,16 @@ impl Recorder<'_> {
         self.event(level, EventType::HealthChanged, format!("{from} -> {to}{why}"), Some(meta))
     }
 
-    pub(crate) fn crash(&self, report: &CrashReport) -> Result<(), StoreError> {
+    /// The process is gone, nobody wants it, and nobody needs to hear of it.
+    pub(crate) fn forget(&self) -> Result<(), StoreError> {
+        self.store.record_stopped(self.name, self.replica, UnixMillis::now())
+    }
+
+    /// `status` says what follows: `starting` when the restart policy has the next word.
+    pub(crate) fn crash(&self, report: &CrashReport, status: Status) -> Result<(), StoreError> {
         let now = UnixMillis::now();
         let reason = report.reason.as_str();
-        self.store.record_exit(
-            self.name,
-            self.replica,
-            report.exit_code,
-            Status::Crashed,
-            Some(reason),
-            now,
-        )?;
+        self.store.record_exit(self.name, self.replica, report.exit_code, status, Some(reason), now)?;
         let meta = json!({"exit_code": report.exit_code, "out_of_memory": report.out_of_memory});
         self.event(EventLevel::Error, EventType::Crashed, report.reason.clone(), Some(meta))
     }
@@ -102,40 +102,45 @@ impl Recorder<'_> {
         self.store.clear_process(self.name, self.replica)
     }
 
-    pub(crate) fn restart_scheduled(&self, attempt: u32, delay: Duration) -> Result<(), StoreError> {
-        let now = UnixMillis::now();
-        let at = UnixMillis(now.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
-        self.store.record_restart_scheduled(self.name, self.replica, attempt, at)?;
-        let message = format!("restart {attempt} in {:.1} s", delay.as_secs_f64());
-        let meta =
-            json!({"attempt": attempt, "delay_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)});
-        self.event(EventLevel::Warning, EventType::RestartScheduled, message, Some(meta))
+    pub(crate) fn restart_scheduled(&self, retry: Retry) -> Result<(), StoreError> {
+        self.schedule(retry, None)?;
+        let message = format!("restart {} in {:.1} s", retry.attempt, retry.delay.as_secs_f64());
+        self.event(EventLevel::Warning, EventType::RestartScheduled, message, Some(retry_meta(retry)))
     }
 
+    fn schedule(&self, retry: Retry, error: Option<&str>) -> Result<(), StoreError> {
+        let delay = i64::try_from(retry.delay.as_millis()).unwrap_or(i64::MAX);
+        let at = UnixMillis(UnixMillis::now().0.saturating_add(delay));
+        self.store.record_restart_scheduled(self.name, self.replica, retry.attempt, at, error)
+    }
+
+    /// Row and event in one step: however this process ends, it is told once.
     pub(crate) fn gave_up(&self, reason: &str) -> Result<(), StoreError> {
-        let (name, replica) = (self.name, self.replica);
-        self.store.record_status(
-            name,
-            replica,
-            Status::Crashed,
-            Health::Unknown,
-            Some(reason),
-            UnixMillis::now(),
-        )?;
         let message = format!("no further restart by policy: {reason}");
-        self.event(EventLevel::Error, EventType::GaveUp, message, None)
+        self.store.record_gave_up(self.name, self.replica, reason, &message, UnixMillis::now())
     }
 
-    pub(crate) fn start_failed(&self, failure: &Failure) -> Result<(), StoreError> {
-        let error = Some(failure.message.as_str());
+    pub(crate) fn start_failed(&self, failure: &Failure, retry: Option<Retry>) -> Result<(), StoreError> {
+        let error = failure.message.as_str();
         let (name, replica) = (self.name, self.replica);
-        self.store.record_status(name, replica, Status::Error, Health::Unknown, error, UnixMillis::now())?;
+        match retry {
+            Some(retry) => self.schedule(retry, Some(error))?,
+            None => self.store.record_status(
+                name,
+                replica,
+                Status::Error,
+                Health::Unknown,
+                Some(error),
+                UnixMillis::now(),
+            )?,
+        }
         let event_type = match failure.exit {
             ExitCode::PortInUse => EventType::PortCollision,
             _ => EventType::StartFailed,
         };
-        let meta = json!({"exit_code": failure.exit});
-        self.event(EventLevel::Error, event_type, failure.message.clone(), Some(meta))
+        let mut meta = retry.map_or(json!({}), retry_meta);
+        meta["exit_code"] = json!(failure.exit);
+        self.event(EventLevel::Error, event_type, with_retry(error, retry), Some(meta))
     }
 
     pub(crate) fn stop_failed(&self, failure: &Failure) -> Result<(), StoreError> {
@@ -147,21 +152,40 @@ impl Recorder<'_> {
         )
     }
 
-    pub(crate) fn pid_mismatch(&self, reason: &str) -> Result<(), StoreError> {
+    pub(crate) fn pid_mismatch(&self, reason: &str, retry: Option<Retry>) -> Result<(), StoreError> {
         self.store.clear_process(self.name, self.replica)?;
+        if let Some(retry) = retry {
+            self.schedule(retry, Some(reason))?;
+        }
         let message = format!("the recorded process is somebody else's now ({reason}); it is left alone");
-        self.event(EventLevel::Warning, EventType::PidMismatch, message, None)
+        let message = with_retry(&message, retry);
+        self.event(EventLevel::Warning, EventType::PidMismatch, message, retry.map(retry_meta))
     }
 
-    pub(crate) fn orphan_found(&self, pid: u32) -> Result<(), StoreError> {
-        let message = format!(
-            "pid {pid} runs, but its config is gone or cannot be read; `llama-orch down {}` ends it",
-            self.name
-        );
-        self.event(EventLevel::Warning, EventType::OrphanFound, message, Some(json!({"pid": pid})))
+    /// The process that the row names is gone, and nobody saw how.
+    pub(crate) fn process_missing(&self, pid: u32) -> Result<(), StoreError> {
+        self.store.clear_process(self.name, self.replica)?;
+        let message = format!("pid {pid}, which was running, is gone; no daemon watched it end");
+        self.event(EventLevel::Warning, EventType::ProcessMissing, message, Some(json!({"pid": pid})))
     }
 
+    /// What ran against the wish is stopped.
     pub(crate) fn reconciled(&self, message: &str) -> Result<(), StoreError> {
+        self.forget()?;
         self.event(EventLevel::Info, EventType::Reconciled, message.to_owned(), None)
+    }
+}
+
+fn retry_meta(retry: Retry) -> Value {
+    let delay = u64::try_from(retry.delay.as_millis()).unwrap_or(u64::MAX);
+    json!({"attempt": retry.attempt, "delay_ms": delay})
+}
+
+fn with_retry(message: &str, retry: Option<Retry>) -> String {
+    match retry {
+        Some(retry) => {
+            format!("{message}; attempt {} in {:.1} s", retry.attempt, retry.delay.as_secs_f64())
+        }
+        None => message.to_owned(),
     }
 }

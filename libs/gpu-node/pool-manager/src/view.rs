@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use engine_process::{ExitRecord, LockHolder, Ownership};
+use engine_process::{Handoff, LockHolder, Ownership};
 use instance_config::{BrokenInstance, Catalog, LoadedInstance};
 use orch_core::{
     DesiredState, EngineProfile, Failure, Health, HomeLayout, InstanceName, ReplicaId, Status, UnixMillis,
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use state_store::{EventQuery, RuntimeRow, StateReader};
 
 use crate::actual::{Actual, observe, row_identity};
+use crate::remnants::{Remnant, remnant, remnants};
+use crate::shown;
 
 /// Slots of a replica as the gateway sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +49,7 @@ pub struct InstanceView {
     pub restarts: u32,
     /// RFC 3339; only while the restart policy waits.
     pub next_restart_at: Option<String>,
-    /// Only the daemon knows.
+    /// As the daemon counts them; without one as the engine told when it became ready.
     pub slots: Option<Slots>,
     pub engine_version: Option<String>,
     pub node_id: String,
@@ -85,6 +87,83 @@ impl Viewer<'_> {
             self.assemble(instance, row, desired, &observe(self.home, row, name, ReplicaId::FIRST))
         };
         Ok(catalog.instances.iter().map(view).collect())
+    }
+
+    /// A row for each instance that runs, or is known to the database, without a usable config.
+    pub fn remnants(&self, catalog: &Catalog) -> Result<Vec<InstanceView>, Failure> {
+        let left = remnants(self.home, self.reader, catalog)?;
+        Ok(left.iter().map(|remnant| self.remnant_row(remnant)).collect())
+    }
+
+    /// The document of `describe` for a name that no usable config claims; `None` when nothing is known of it.
+    pub fn describe_remnant(
+        &self,
+        name: &InstanceName,
+        broken: Option<&BrokenInstance>,
+    ) -> Result<Option<Value>, Failure> {
+        let Some(left) = remnant(self.home, self.reader, name)? else { return Ok(None) };
+        let replica = ReplicaId::FIRST;
+        let mut document = serde_json::to_value(self.remnant_row(&left)).unwrap_or_else(|_| json!({}));
+        let folder = self.home.instance_logs(name);
+        let extra = json!({
+            "config": Value::Null,
+            "findings": broken.map_or_else(|| json!([{"severity": "error", "field": Value::Null,
+                "message": "its config is gone"}]), |broken| json!(broken.findings)),
+            "runtime": left.row.as_ref().map_or(Value::Null, shown::runtime),
+            "process": self.process(name, replica, left.row.as_ref()),
+            "last_exit": shown::last_exit(self.home, name, replica),
+            "locked_by": self.lock_holder(name),
+            "events": self.recent_events(name)?,
+            "health_history": self.health_history(name)?,
+            "paths": {
+                "home": self.home.root(),
+                "config": broken.map(|broken| &broken.path),
+                "stdout": folder.join("stdout.log"),
+                "stderr": folder.join("stderr.log"),
+                "handoff": self.home.handoff(name, replica),
+                "exit_record": self.home.exit_record(name, replica),
+            },
+        });
+        if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
+            document.extend(extra);
+        }
+        Ok(Some(document))
+    }
+
+    fn remnant_row(&self, left: &Remnant) -> InstanceView {
+        let (name, row) = (&left.name, left.row.as_ref());
+        let live = match &left.actual {
+            Actual::Ours(live) => Some(live),
+            _ => None,
+        };
+        let handoff = live.and_then(|live| live.handoff.as_ref());
+        let desired = left.desired.unwrap_or(DesiredState::Stopped);
+        let (status, health) = seen_state(row, desired, live.is_some(), handoff.is_some());
+        let started = row.and_then(|row| row.started_at).filter(|_| live.is_some());
+        InstanceView {
+            name: name.to_string(),
+            replica_id: ReplicaId::FIRST,
+            display_name: name.to_string(),
+            uid: String::new(),
+            pid: live.map(|live| live.identity.pid),
+            port: live.map_or(0, |live| live.identity.port),
+            host: String::new(),
+            backend: String::new(),
+            device: None,
+            model: handoff.map_or(String::new(), |file| file.model.path.display().to_string()),
+            status,
+            health,
+            desired_state: desired,
+            uptime_seconds: started.map(|started| self.now.since(started).as_secs()),
+            restarts: row.map_or(0, |row| row.restarts),
+            next_restart_at: None,
+            slots: (self.slots)(name, ReplicaId::FIRST).or_else(|| handoff.map(slots_at_start)),
+            engine_version: row.and_then(|row| row.engine_version.clone()),
+            node_id: self.node_id.to_owned(),
+            last_error: Some("its config is gone or cannot be read".to_owned()),
+            last_exit_code: row.and_then(|row| row.last_exit_code),
+            restart_needed: false,
+        }
     }
 
     /// The row of one instance.
@@ -128,7 +207,11 @@ impl Viewer<'_> {
             Some(desired) => desired,
             None => config.lifecycle.load.desired_default(),
         };
-        let ready = matches!(actual, Actual::Ours(live) if live.handoff.is_some());
+        let handoff = match actual {
+            Actual::Ours(live) => live.handoff.as_ref(),
+            _ => None,
+        };
+        let ready = handoff.is_some();
         let (status, health) = seen_state(row, desired, identity.is_some(), ready);
         let started = row.and_then(|row| row.started_at).filter(|_| identity.is_some());
         let hash = row.and_then(|row| row.config_hash.as_deref()).filter(|hash| !hash.is_empty());
@@ -149,7 +232,7 @@ impl Viewer<'_> {
             uptime_seconds: started.map(|started| self.now.since(started).as_secs()),
             restarts: row.map_or(0, |row| row.restarts),
             next_restart_at: row.and_then(|row| row.next_restart_at).map(UnixMillis::to_rfc3339),
-            slots: (self.slots)(&config.name, replica),
+            slots: (self.slots)(&config.name, replica).or_else(|| handoff.map(slots_at_start)),
             engine_version: row.and_then(|row| row.engine_version.clone()),
             node_id: self.node_id.to_owned(),
             last_error: row.and_then(|row| row.last_error.clone()),
@@ -181,16 +264,13 @@ impl Viewer<'_> {
                 Err(failure) => json!({"error": failure.message, "hint": failure.hint}),
             },
             "memory_fit": Value::Null,
-            "runtime": row,
+            "runtime": row.as_ref().map_or(Value::Null, shown::runtime),
             "process": self.process(name, replica, row.as_ref()),
-            "last_exit": ExitRecord::read(&self.home.exit_record(name, replica)),
+            "last_exit": shown::last_exit(self.home, name, replica),
             "locked_by": self.lock_holder(name),
             "findings": instance.findings,
             "events": self.recent_events(name)?,
-            "health_history": match self.reader {
-                Some(reader) => json!(reader.health_history(name, 10)?),
-                None => json!([]),
-            },
+            "health_history": self.health_history(name)?,
             "paths": self.paths(instance, replica),
         });
         if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
@@ -260,6 +340,11 @@ impl Viewer<'_> {
         Ok(events.iter().map(event_json).collect())
     }
 
+    fn health_history(&self, name: &InstanceName) -> Result<Value, Failure> {
+        let Some(reader) = self.reader else { return Ok(json!([])) };
+        Ok(reader.health_history(name, 10)?.iter().map(shown::health).collect())
+    }
+
     fn paths(&self, instance: &LoadedInstance, replica: ReplicaId) -> Value {
         let config = &instance.config;
         let log =
@@ -274,6 +359,11 @@ impl Viewer<'_> {
             "exit_record": self.home.exit_record(&config.name, replica),
         })
     }
+}
+
+/// What the handoff file tells: all of them idle, for whoever counts requests is not there.
+fn slots_at_start(file: &Handoff) -> Slots {
+    Slots { idle: file.slots_free, busy: file.slots_total.saturating_sub(file.slots_free) }
 }
 
 /// An event as `events --json` prints it.

@@ -1,10 +1,11 @@
 //! What happened, for people and scripts.
 
 use orch_core::{EventLevel, EventType, InstanceName, UnixMillis};
-use rusqlite::{Row, named_params, params};
+use rusqlite::{Row, Transaction, named_params, params};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::error::Fault;
 use crate::row;
 use crate::{StateReader, StateStore, StoreError};
 
@@ -91,22 +92,29 @@ impl StateStore {
     /// Writes an event down and returns its id. An instance that is not known (any more) loses its name, not
     /// the event.
     pub fn append_event(&self, event: &NewEvent<'_>, now: UnixMillis) -> Result<i64, StoreError> {
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO events (ts, instance_name, level, event_type, message, meta_json)
-                 VALUES (?1, (SELECT name FROM instances WHERE name = ?2), ?3, ?4, ?5, ?6)",
-                params![
-                    now.0,
-                    event.instance.map(InstanceName::as_str),
-                    event.level.label(),
-                    event.event_type.label(),
-                    event.message,
-                    event.meta.as_ref().map(Value::to_string),
-                ],
-            )?;
-            Ok(transaction.last_insert_rowid())
-        })
+        self.write(|transaction| insert_event(transaction, event, now))
     }
+}
+
+/// Writes an event as a part of a larger step.
+pub(crate) fn insert_event(
+    transaction: &Transaction<'_>,
+    event: &NewEvent<'_>,
+    now: UnixMillis,
+) -> Result<i64, Fault> {
+    transaction.execute(
+        "INSERT INTO events (ts, instance_name, level, event_type, message, meta_json)
+         VALUES (?1, (SELECT name FROM instances WHERE name = ?2), ?3, ?4, ?5, ?6)",
+        params![
+            now.0,
+            event.instance.map(InstanceName::as_str),
+            event.level.label(),
+            event.event_type.label(),
+            event.message,
+            event.meta.as_ref().map(Value::to_string),
+        ],
+    )?;
+    Ok(transaction.last_insert_rowid())
 }
 
 const fn severity(level: EventLevel) -> i64 {

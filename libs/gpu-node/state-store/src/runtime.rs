@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use orch_core::{Health, InstanceName, ReplicaId, Status, UnixMillis, redact_args};
+use orch_core::{EventLevel, EventType, Health, InstanceName, ReplicaId, Status, UnixMillis, redact_args};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params};
 use serde::Serialize;
 
 use crate::error::Fault;
+use crate::events::{NewEvent, insert_event};
 use crate::row;
 use crate::{StateReader, StateStore, StoreError};
 
@@ -166,20 +167,52 @@ impl StateStore {
         )
     }
 
-    /// A restart will be tried at `at`; `attempt` is how many there will have been then.
+    /// A restart will be tried at `at`; `attempt` is how many there will have been then. Without an error the last one
+    /// stays.
     pub fn record_restart_scheduled(
         &self,
         name: &InstanceName,
         replica: ReplicaId,
         attempt: u32,
         at: UnixMillis,
+        last_error: Option<&str>,
     ) -> Result<(), StoreError> {
         self.update(
             name,
             replica,
-            "status = 'starting', health = 'unknown', restart_attempts = :attempt, next_restart_at = :at",
-            named_params! { ":attempt": attempt, ":at": at.0 },
+            "status = 'starting', health = 'unknown', restart_attempts = :attempt, next_restart_at = :at,
+             last_error = coalesce(:error, last_error)",
+            named_params! { ":attempt": attempt, ":at": at.0, ":error": last_error },
         )
+    }
+
+    /// The restart policy has given up: the row and its event together, so that it is told exactly once.
+    pub fn record_gave_up(
+        &self,
+        name: &InstanceName,
+        replica: ReplicaId,
+        reason: &str,
+        message: &str,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            update_runtime(
+                transaction,
+                name,
+                replica,
+                "status = 'crashed', health = 'unknown', next_restart_at = NULL, last_error = :error",
+                named_params! { ":error": reason },
+            )?;
+            let event = NewEvent {
+                instance: Some(name),
+                level: EventLevel::Error,
+                event_type: EventType::GaveUp,
+                message: message.to_owned(),
+                meta: None,
+            };
+            insert_event(transaction, &event, now)?;
+            Ok(())
+        })
     }
 
     /// An automatic restart has taken place.
@@ -221,17 +254,6 @@ impl StateStore {
     /// The row names a process that is not ours: forgets the process, keeps everything else.
     pub fn clear_process(&self, name: &InstanceName, replica: ReplicaId) -> Result<(), StoreError> {
         self.update(name, replica, "pid = NULL, process_started_at = NULL, health = 'unknown'", &[])
-    }
-
-    /// Forgets a replica that was scaled away. True if it was known.
-    pub fn remove_replica(&self, name: &InstanceName, replica: ReplicaId) -> Result<bool, StoreError> {
-        self.write(|transaction| {
-            let removed = transaction.execute(
-                "DELETE FROM runtime WHERE name = ?1 AND replica = ?2",
-                [name.as_str(), &replica.to_string()],
-            )?;
-            Ok(removed > 0)
-        })
     }
 
     fn update(

@@ -33,17 +33,23 @@ impl Supervisor {
             // Written together with the probe's response time, and not more often than worth keeping.
             Effect::RecordHealth { .. } => {}
             Effect::RecordStable => self.record(|recorder| recorder.stable()).await,
+            Effect::RecordStopped if std::mem::take(&mut self.reconciling) => {
+                self.record(|recorder| recorder.reconciled("it ran though it should not; stopped")).await;
+            }
             Effect::RecordStopped => self.record(|recorder| recorder.stopped()).await,
             Effect::RecordSick { reason } => {
                 self.last_error = Some(reason.clone());
                 self.record(move |recorder| recorder.sick(&reason)).await;
             }
-            Effect::RecordRestartScheduled { attempt, delay } => {
-                self.record(move |recorder| recorder.restart_scheduled(attempt, delay)).await;
+            Effect::RecordRestartScheduled { retry } => {
+                self.record(move |recorder| recorder.restart_scheduled(retry)).await;
             }
             Effect::RecordGaveUp { reason } => self.record(move |recorder| recorder.gave_up(&reason)).await,
-            Effect::RecordStartFailed { failure } => {
-                self.record(move |recorder| recorder.start_failed(&failure)).await;
+            Effect::RecordStartFailed { failure, retry } => {
+                self.record(move |recorder| recorder.start_failed(&failure, retry)).await;
+            }
+            Effect::RecordForeign { reason, retry } => {
+                self.record(move |recorder| recorder.pid_mismatch(&reason, retry)).await;
             }
             Effect::RecordStopFailed { failure } => {
                 self.record(move |recorder| recorder.stop_failed(&failure)).await;

@@ -49,8 +49,8 @@ pub(crate) enum Command {
     },
     /// The config file changed.
     Config(Box<LoadedInstance>),
-    /// The database says that something else is wanted than this loop thinks.
-    Desired(DesiredState),
+    /// The database may say that something else is wanted than this loop thinks.
+    LookAtDesired,
 }
 
 /// The way to a supervisor.
@@ -111,6 +111,8 @@ pub(crate) struct Supervisor {
     restarts_seen: u64,
     last_error: Option<String>,
     drain: Duration,
+    /// The stop under way is the reconciler's, not a user's.
+    reconciling: bool,
     waiting: Vec<(Goal, Answer)>,
     inbox: mpsc::Receiver<Command>,
     job: Option<Job<JobDone>>,
@@ -147,6 +149,7 @@ impl Supervisor {
             restarts_seen: 0,
             last_error: None,
             drain: Duration::ZERO,
+            reconciling: false,
             waiting: Vec::new(),
             inbox,
             job: None,
@@ -234,9 +237,24 @@ impl Supervisor {
                 self.instance = *instance;
                 self.step(Event::PolicyChanged { policy }).await;
             }
-            Command::Desired(desired) if desired == self.machine.desired => {}
-            Command::Desired(DesiredState::Stopped) => self.step(Event::Down { force: false }).await,
-            Command::Desired(desired) => self.step(Event::Up { desired }).await,
+            Command::LookAtDesired => self.look_at_desired().await,
+        }
+    }
+
+    /// Whoever sent this loop here looked some time ago, so it looks again itself. A step under way may be just about
+    /// to write a wish down.
+    async fn look_at_desired(&mut self) {
+        if self.job.is_some() {
+            return;
+        }
+        let name = self.name().clone();
+        let Some(Some(desired)) = self.with_node(move |node| Ok(node.store.desired(&name)?)).await else {
+            return;
+        };
+        match desired {
+            desired if desired == self.machine.desired => {}
+            DesiredState::Stopped => self.step(Event::Down { force: false }).await,
+            desired => self.step(Event::Up { desired }).await,
         }
     }
 
@@ -268,6 +286,7 @@ impl Supervisor {
             return;
         }
         self.drain = if force { Duration::ZERO } else { drain };
+        self.reconciling = false;
         self.waiting.push((Goal::Stopped, answer));
         self.step(Event::Down { force }).await;
     }
@@ -313,7 +332,10 @@ impl Supervisor {
             }
         }
         self.last_error = Some(failure.message.clone());
-        self.step(Event::LaunchFailed { failure }).await;
+        let name = self.name().clone();
+        let written = self.with_node(move |node| Ok(node.store.desired(&name)?)).await.flatten();
+        let desired = written.unwrap_or_else(|| self.instance.config.lifecycle.load.desired_default());
+        self.step(Event::LaunchFailed { failure, desired }).await;
     }
 
     async fn examined(&mut self, examination: Examination) {

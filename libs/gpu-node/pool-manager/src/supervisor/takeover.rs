@@ -38,36 +38,45 @@ impl Supervisor {
         }
         match actual {
             Actual::Ours(live) => self.take_over(*live).await,
-            Actual::Foreign { reason } => {
-                self.record(move |recorder| recorder.pid_mismatch(&reason)).await;
-                self.found_nothing(row.as_ref()).await;
+            Actual::Foreign { reason } if self.machine.desired != DesiredState::Stopped => {
+                self.last_error = Some(reason.clone());
+                self.step(Event::FoundForeign { reason }).await;
             }
-            Actual::Gone => self.found_nothing(row.as_ref()).await,
+            Actual::Foreign { .. } | Actual::Gone => self.found_nothing(row.as_ref()).await,
         }
     }
 
     /// A living engine of ours: adopted, or ended when it is not wanted.
     pub(super) async fn take_over(&mut self, live: LiveEngine) {
-        let ready = live.handoff.is_some();
+        let (ready, age) = (live.handoff.is_some(), self.age_of(&live).await);
         let identity = live.identity.clone();
         let instance = self.instance.clone();
         let replica = self.replica;
         let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
         self.care_for(identity, shim).await;
         let unwanted = self.machine.desired == DesiredState::Stopped;
-        self.step(Event::Adopted { ready }).await;
+        self.step(Event::Adopted { ready, age }).await;
         if unwanted {
-            self.record(|recorder| recorder.reconciled("it ran though it should not; stopping it")).await;
+            self.reconciling = true;
             self.step(Event::Down { force: false }).await;
         }
+    }
+
+    /// How long ago an engine was started, as far as that was written down.
+    async fn age_of(&mut self, live: &LiveEngine) -> Duration {
+        let (name, replica, pid) = (self.name().clone(), self.replica, live.identity.pid);
+        let row = self.with_node(move |node| Ok(node.store.runtime(&name, replica)?)).await.flatten();
+        let started = row.filter(|row| row.pid == Some(pid)).and_then(|row| row.started_at);
+        started.map_or(Duration::ZERO, |started| UnixMillis::now().since(started))
     }
 
     /// No engine of ours: what that means depends on what the row remembers and on what is wanted.
     async fn found_nothing(&mut self, row: Option<&RuntimeRow>) {
         let wanted = self.machine.desired;
         match row {
+            // Nobody wants it and nobody has it: the row only forgets.
             Some(row) if row.pid.is_some() && wanted == DesiredState::Stopped => {
-                self.record(|recorder| recorder.stopped()).await;
+                self.record(|recorder| recorder.forget()).await;
             }
             Some(RuntimeRow { pid: Some(pid), .. }) => {
                 let record = self.node.home.exit_record(self.name(), self.replica);
@@ -77,13 +86,18 @@ impl Supervisor {
             }
             _ if wanted != DesiredState::Running => {}
             Some(RuntimeRow { status: Status::Crashed, .. }) => self.machine.phase = Phase::GaveUp,
-            Some(RuntimeRow { status: Status::Error, .. }) => self.machine.phase = Phase::Failed,
             // The restart policy was waiting when the last daemon ended: it goes on waiting.
             Some(RuntimeRow { next_restart_at: Some(at), .. }) => {
-                let until = Instant::now() + at.since(UnixMillis::now());
+                let longest = self.machine.policy.restart.map_or(Duration::ZERO, |restart| restart.max);
+                let until = Instant::now() + at.since(UnixMillis::now()).min(longest);
                 self.machine.phase = Phase::BackingOff { until };
             }
-            _ => self.step(Event::Up { desired: DesiredState::Running }).await,
+            // The last daemon ended between the crash that it wrote down and the restart that was to follow.
+            Some(RuntimeRow { status: Status::Starting, last_error, .. }) => {
+                let reason = last_error.clone().unwrap_or_else(|| "the engine is gone".to_owned());
+                self.step(Event::FoundDead { reason }).await;
+            }
+            _ => self.step(Event::Wanted).await,
         }
     }
 
@@ -105,11 +119,16 @@ impl Supervisor {
         self.step(Event::Exited { reason: report.reason }).await;
     }
 
-    /// The row and the event of a crash, before anything is decided about it.
+    /// The row and the event of a crash, before anything is decided about it. A daemon that ends before the decision
+    /// is written down leaves a row that says what is to come.
     async fn crashed(&mut self, report: &CrashReport) {
         self.last_error = Some(report.reason.clone());
         let report = report.clone();
-        self.record(move |recorder| recorder.crash(&report)).await;
+        let status = match self.machine.desired {
+            DesiredState::Running => Status::Starting,
+            DesiredState::OnDemand | DesiredState::Stopped => Status::Crashed,
+        };
+        self.record(move |recorder| recorder.crash(&report, status)).await;
     }
 
     /// The shim was killed; its engine serves on and gets a new one.

@@ -99,7 +99,7 @@ fn a_crash_and_its_restart_are_counted_until_the_next_up() {
     let chat_name = name("chat");
     spawn(&store, true, NOW);
     store.record_exit(&chat_name, FIRST, Some(137), Status::Starting, Some("killed"), later(10)).unwrap();
-    store.record_restart_scheduled(&chat_name, FIRST, 1, later(1010)).unwrap();
+    store.record_restart_scheduled(&chat_name, FIRST, 1, later(1010), None).unwrap();
     let waiting = chat(&store);
     assert_eq!((waiting.status, waiting.pid), (Status::Starting, None));
     assert_eq!((waiting.restart_attempts, waiting.next_restart_at), (1, Some(later(1010))));
@@ -126,7 +126,7 @@ fn a_stop_leaves_no_process_and_no_pending_restart() {
     let (_folder, home) = temp_home();
     let store = store_with_chat(&home);
     spawn(&store, true, NOW);
-    store.record_restart_scheduled(&name("chat"), FIRST, 2, later(5)).unwrap();
+    store.record_restart_scheduled(&name("chat"), FIRST, 2, later(5), None).unwrap();
     store.record_stopped(&name("chat"), FIRST, later(6)).unwrap();
     let row = chat(&store);
     assert_eq!((row.status, row.health, row.pid), (Status::Stopped, Health::Unknown, None));
@@ -156,8 +156,37 @@ fn replicas_are_listed_by_number_not_by_text() {
     let listed: Vec<_> =
         store.runtimes().unwrap().iter().map(|row| row.replica.display_name(&row.name)).collect();
     assert_eq!(listed, ["a/1", "chat", "chat/2", "chat/10"]);
-    assert!(store.remove_replica(&name("chat"), ReplicaId(10)).unwrap());
-    assert!(!store.remove_replica(&name("chat"), ReplicaId(10)).unwrap());
+}
+
+#[test]
+fn a_scheduled_restart_keeps_the_last_error_unless_there_is_a_newer_one() {
+    let (_folder, home) = temp_home();
+    let store = store_with_chat(&home);
+    let chat_name = name("chat");
+    store.record_exit(&chat_name, FIRST, Some(1), Status::Starting, Some("exited with code 1"), NOW).unwrap();
+    store.record_restart_scheduled(&chat_name, FIRST, 1, later(5), None).unwrap();
+    assert_eq!(chat(&store).last_error.as_deref(), Some("exited with code 1"));
+    store.record_restart_scheduled(&chat_name, FIRST, 2, later(9), Some("port 8001 is taken")).unwrap();
+    let row = chat(&store);
+    assert_eq!(
+        (row.status, row.restart_attempts, row.next_restart_at),
+        (Status::Starting, 2, Some(later(9)))
+    );
+    assert_eq!(row.last_error.as_deref(), Some("port 8001 is taken"));
+}
+
+#[test]
+fn giving_up_is_a_row_and_an_event_at_once() {
+    let (_folder, home) = temp_home();
+    let store = store_with_chat(&home);
+    let chat_name = name("chat");
+    store.record_restart_scheduled(&chat_name, FIRST, 5, later(5), None).unwrap();
+    store.record_gave_up(&chat_name, FIRST, "exited with code 1", "no further restart", later(6)).unwrap();
+    let row = chat(&store);
+    assert_eq!((row.status, row.next_restart_at), (Status::Crashed, None));
+    assert_eq!(row.restart_attempts, 5, "until the next `up`");
+    let events = store.events(&EventQuery::default()).unwrap();
+    assert_eq!((events.len(), events[0].event_type.as_str()), (1, "gave_up"));
 }
 
 #[test]
