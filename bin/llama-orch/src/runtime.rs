@@ -45,15 +45,26 @@ pub(crate) fn repeat(pace: Duration, mut look: impl FnMut() -> Result<bool, Ende
     }
 }
 
-/// From here on Ctrl-C ends the program with 130. What was begun is safe to be cut: locks end with their holder, and an
-/// engine that was started belongs to its shim.
+/// From here on Ctrl-C and SIGTERM end the program with 130. What was begun is safe to be cut: locks end with their
+/// holder, an engine that was started belongs to its shim, and tools are ended with all that they started.
 pub(crate) fn exit_on_interrupt() {
     std::thread::spawn(|| {
-        let interrupted = block_on(async { tokio::signal::ctrl_c().await.map_err(|_| unheard()) });
-        if interrupted.is_ok() {
+        if block_on(asked_to_end()).is_ok() {
+            engine_process::end_running_tools();
             std::process::exit(i32::from(ExitCode::Interrupted.number()));
         }
     });
+}
+
+#[cfg(unix)]
+async fn asked_to_end() -> Result<(), Failure> {
+    orch_runtime::termination().map_err(|_| unheard())?.await;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn asked_to_end() -> Result<(), Failure> {
+    tokio::signal::ctrl_c().await.map_err(|_| unheard())
 }
 
 /// Without a handler the system ends the program at Ctrl-C, which is as good.

@@ -59,7 +59,11 @@ fn takes_long(command: &Command) -> bool {
     match command {
         Command::Up(arguments) => !arguments.no_detach,
         Command::Engine { action } => matches!(action, EngineAction::Install(_)),
-        Command::Quickstart(_) | Command::Down(_) | Command::Restart(_) | Command::Rm(_) => true,
+        Command::Quickstart(_)
+        | Command::Down(_)
+        | Command::Restart(_)
+        | Command::Rm(_)
+        | Command::Doctor => true,
         _ => false,
     }
 }

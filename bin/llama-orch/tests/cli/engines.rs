@@ -61,3 +61,39 @@ fn engines_that_are_not_there_are_told() {
     hint: list them with: llama-orch engine list
     ");
 }
+
+/// Ctrl-C in the middle of a build of minutes.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_build_leaves_no_tool_behind() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = TempHome::new();
+    let (tools, pids) = (home.scratch().join("tools"), home.scratch().join("pids"));
+    std::fs::create_dir(&tools).unwrap();
+    let python = tools.join("python3");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--version*) exit 0;; esac\nsleep 1000 &\necho $$ $! > {0}.new\nmv {0}.new {0}\nwait\n",
+        pids.display()
+    );
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for signal in ["-INT", "-TERM"] {
+        let mut command = home.command("llama-orch");
+        command.args(["engine", "install", "--source", "pypi"]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let limit = std::time::Duration::from_secs(30);
+        testkit::wait_for("the build to begin", limit, || pids.exists());
+        let mut kill = std::process::Command::new("kill");
+        kill.args([signal, &child.id().to_string()]);
+        testkit::run(kill).expect_exit(0);
+        let ended = testkit::wait_for_value("the command to end", limit, || child.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(130));
+        for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
+            let pid: u32 = pid.parse().unwrap();
+            testkit::wait_for("the tool to end", limit, || engine_process::start_mark(pid).is_none());
+        }
+        std::fs::remove_file(&pids).unwrap();
+    }
+}

@@ -158,3 +158,51 @@ fn a_real_model_comes_from_the_hub_once() {
     let again = machine.quickstart(&["--json"]).expect_exit(0).json();
     assert_eq!(again["model"], document["model"]);
 }
+
+#[test]
+fn it_ends_its_daemon_also_when_that_has_lost_its_file() {
+    let machine = Machine::with(&fake_engine());
+    machine.quickstart(&[]).expect_exit(0);
+    let daemon = machine.home.llama_orch(&["daemon", "status", "--json"]).expect_exit(0).json();
+    std::fs::remove_file(machine.home.layout().daemon_file()).unwrap();
+    let run = machine.quickstart(&["--stop", "--json"]);
+    assert_eq!(run.expect_exit(0).json()["daemon_stopped"], true, "{run}");
+    assert!(!is_alive(&daemon["pid"]));
+}
+
+#[test]
+fn a_port_that_was_taken_meanwhile_is_given_up_for_another() {
+    let machine = Machine::with(&fake_engine());
+    machine.quickstart(&[]).expect_exit(0);
+    machine.home.llama_orch(&["down", "quickstart"]).expect_exit(0);
+    let holder = TcpListener::bind(("127.0.0.1", machine.port.parse().unwrap())).unwrap();
+    let again = |named: bool| {
+        let mut command = machine.home.command("llama-orch");
+        command
+            .args(["quickstart", "--json"])
+            .args(named.then_some(["--port", &machine.port]).into_iter().flatten());
+        command.env("LLAMA_SERVER", &machine.engine).env("ORCHESTRATORD_ADDR", &machine.address);
+        testkit::run(command)
+    };
+    only_error(again(true).expect_exit(40));
+    let run = again(false);
+    let moved = run.expect_exit(0).json()["instance"]["port"].clone();
+    assert_ne!(moved.to_string(), machine.port);
+    drop(holder);
+}
+
+#[test]
+fn homes_begin_to_look_for_ports_at_different_places() {
+    let ports: std::collections::BTreeSet<String> = (0..4)
+        .map(|_| {
+            let machine = Machine::with(&fake_engine());
+            let mut command = machine.home.command("llama-orch");
+            command.args(["quickstart", "--json"]).env("LLAMA_SERVER", &machine.engine);
+            command.env("HF_ENDPOINT", &machine.hub).env("ORCHESTRATORD_ADDR", &machine.address);
+            let port = testkit::run(command).expect_exit(0).json()["instance"]["port"].to_string();
+            machine.quickstart(&["--stop"]).expect_exit(0);
+            port
+        })
+        .collect();
+    assert!(ports.len() > 1, "{ports:?}");
+}

@@ -28,6 +28,7 @@ mod ports;
 mod private_files;
 mod protocol;
 mod recognition;
+mod running_tools;
 mod shim;
 mod spec;
 mod stop;
@@ -54,6 +55,7 @@ pub use logs::{
 };
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
 pub use recognition::recognise;
+pub use running_tools::end_running_tools;
 pub use shim::shim_main;
 pub use spec::{EngineHandle, EngineSpec};
 pub use stop::{StopError, StopPlan, StopReport, StopTarget, stop};

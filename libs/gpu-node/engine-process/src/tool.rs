@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::leftovers::{descendants, open_all};
+use crate::running_tools::Running;
 use crate::sys::{self, ProcessHandle, Signal, process_table};
 use crate::wait::wait_until;
 
@@ -65,6 +66,7 @@ pub fn run_tool(
     let program = || command.program.clone();
     let mut child = spawn(command).map_err(|source| ToolError::Spawn { program: program(), source })?;
     let lost = |source| ToolError::Wait { program: program(), source };
+    let running = Running::enter(child.id());
     let pieces = read_streams(&mut child);
     let mut kept = Kept::default();
     let end = Instant::now() + limit;
@@ -80,6 +82,7 @@ pub fn run_tool(
     for stray in &strays {
         let _ = stray.signal(Signal::Kill);
     }
+    drop(running);
     let status = reap(&mut child).map_err(lost)?;
     drain(&pieces, &mut |piece| kept.take(&piece, on_line));
     let (stdout, stderr) = kept.into_text();

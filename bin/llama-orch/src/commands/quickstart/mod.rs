@@ -8,6 +8,7 @@ mod stop;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use instance_config::LoadedInstance;
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use orchestratord::compose;
@@ -28,6 +29,8 @@ use crate::watching::look_at_home;
 const NAME: &str = "quickstart";
 const PROMPT: &str = "Say hello in one short sentence.";
 const MAX_TOKENS: u32 = 48;
+/// Ports that others take at the very moment.
+const PORT_TRIES: u32 = 3;
 /// A first load reads the model from a slow disk at worst.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 
@@ -42,11 +45,14 @@ pub(super) fn run(context: &Context, arguments: &QuickstartArguments) -> Command
     context.talk.note(&format!("engine    {}", engine.words()));
     let model = model::find_or_fetch(context, arguments.model.as_deref(), known.as_ref())?;
     context.talk.note(&format!("model     {}", model.words()));
-    let instance = instance::write(context, known, &engine, &model, arguments.port)?;
+    let mut instance = instance::write(context, known, &engine, &model, arguments.port)?;
     let daemon = gateway(context)?;
     let gateway = daemon.connect_address();
     context.talk.note(&format!("gateway   http://{gateway} (pid {})", daemon.pid));
-    make_ready(context)?;
+    let spinner = Spinner::start(context.talk, "loading the model");
+    let ready = make_ready(context, &mut instance, arguments.port.is_some());
+    spinner.stop();
+    ready?;
     context.talk.note(&format!("instance  {}", instance.path.display()));
     let answer = converse(context, gateway, &daemon.token)?;
     tell(context, &Told { gateway, answer: &answer, engine: &engine, model: &model })
@@ -63,11 +69,24 @@ fn gateway(context: &Context) -> Result<DaemonFile, Failure> {
     Ok(started)
 }
 
-/// Starts the instance, or starts it anew where its config has changed since.
-fn make_ready(context: &Context) -> Result<(), Failure> {
-    let spinner = Spinner::start(context.talk, "loading the model");
+/// Starts the instance; on another port where somebody else was quicker, unless the user has named this one.
+fn make_ready(context: &Context, instance: &mut LoadedInstance, port_is_named: bool) -> Result<(), Failure> {
     let client = DaemonClient::living(context.home()?).ok_or_else(daemon_control::not_running)?;
-    let result = match block_on(client.up(NAME, Some(READY_LIMIT))) {
+    for _ in 0..PORT_TRIES {
+        match start(&client) {
+            Err(failure) if failure.exit == ExitCode::PortInUse && !port_is_named => {
+                context.talk.note(&format!("{failure}; trying another"));
+                instance::move_port(context, instance)?;
+            }
+            result => return result,
+        }
+    }
+    start(&client)
+}
+
+/// Starts the instance, or starts it anew where its config has changed since.
+fn start(client: &DaemonClient) -> Result<(), Failure> {
+    match block_on(client.up(NAME, Some(READY_LIMIT))) {
         Err(failure) if failure.exit == ExitCode::AlreadyRunning => {
             let rows = block_on(client.instances())?;
             if rows.iter().any(|row| row.name == NAME && row.restart_needed) {
@@ -77,9 +96,7 @@ fn make_ready(context: &Context) -> Result<(), Failure> {
             }
         }
         result => result,
-    };
-    spinner.stop();
-    result
+    }
 }
 
 fn converse(context: &Context, gateway: SocketAddr, token: &str) -> Result<Answer, crate::ending::Ended> {

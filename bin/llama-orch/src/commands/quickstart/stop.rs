@@ -74,8 +74,11 @@ fn stop_instance(context: &Context) -> Result<bool, Failure> {
 
 fn is_ours(home: &HomeLayout) -> bool {
     let started = fs::read(memory(home)).ok().and_then(|text| serde_json::from_slice::<Started>(&text).ok());
-    let living = daemon_file::living(home);
-    started.zip(living).is_some_and(|(started, living)| {
-        started.pid == living.pid && started.process_started_at == living.process_started_at
-    })
+    // One that has lost its file still holds its lock.
+    let living = daemon_file::living(home).map(|file| (file.pid, file.process_started_at)).or_else(|| {
+        daemon_control::without_file(home).and_then(|holder| Some((holder.pid, holder.start_mark?)))
+    });
+    started
+        .zip(living)
+        .is_some_and(|(started, (pid, mark))| started.pid == pid && started.process_started_at == mark)
 }
