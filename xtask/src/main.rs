@@ -10,6 +10,7 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod command;
+mod man;
 mod setup;
 mod test;
 #[cfg(target_os = "linux")]
@@ -24,6 +25,7 @@ usage: cargo xtask <task>
                    with filters only build and tests
   windows [FILTER…]
                    the programs built for Windows, and what users do with them, played under Wine; Linux only
+  man [FOLDER]     a man page for every command (target/man)
   setup            only fetch what tests need into the cache (LLAMA_ORCH_TEST_CACHE, else ~/.cache/llama-orch)
 ";
 
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         Some(("test", filters)) => setup::everything().and_then(|()| test::run_checks(filters)),
         Some(("setup", [])) => setup::everything().map(|()| prepare_windows()),
         Some(("bench", rest)) => bench(rest),
+        Some(("man", [])) => man::write(None),
+        Some(("man", [folder])) => man::write(Some(folder)),
         Some(("windows", filters)) => windows(filters),
         _ => {
             eprint!("{USAGE}{BENCH_USAGE}");
