@@ -105,15 +105,3 @@ impl Warnings {
         }
     }
 }
-
-/// The same work on each, a few at a time; the answers stand in the order of the items.
-pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let mut answers = Vec::with_capacity(items.len());
-    for some in items.chunks(AT_A_TIME) {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = some.iter().map(|item| scope.spawn(|| work(item))).collect();
-            answers.extend(threads.into_iter().filter_map(|thread| thread.join().ok()));
-        });
-    }
-    answers
-}

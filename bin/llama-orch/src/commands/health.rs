@@ -1,7 +1,8 @@
 //! `health`: engines asked now, not what was written down some seconds ago.
 
+use futures_util::future::join_all;
 use instance_config::LoadedInstance;
-use orch_core::{DesiredState, ExitCode, Failure, Health, Status};
+use orch_core::{DesiredState, ExitCode, Failure, Health, HomeLayout, Status};
 use orch_runtime::reachable_host;
 use pool_manager::Prober;
 use pool_manager::lifecycle::ProbeOutcome;
@@ -12,7 +13,6 @@ use crate::arguments::HealthArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::{block_on, watch};
-use crate::steps::side_by_side;
 use crate::watching::look_at_home;
 use crate::words::{or_dash, show_slots};
 
@@ -58,26 +58,18 @@ fn ask(context: &Context, arguments: &HealthArguments) -> Result<(Vec<Answer>, V
         Some(name) => vec![catalog.select(name)?],
         None => catalog.instances.iter().collect(),
     };
-    let mut pairs = Vec::new();
+    let home = context.home()?;
+    let mut questions = Vec::new();
     for instance in chosen {
         let row = seen.rows.iter().find(|row| row.name == instance.config.name.as_str()).cloned();
         let row = row.map_or_else(|| context.look(|viewer| viewer.instance(instance)), Ok)?;
         let skipped = arguments.name.is_none() && !arguments.all && is_off(&row);
         if !skipped {
-            pairs.push((instance, row));
+            questions.push(judge(row, instance, home));
         }
     }
-    let home = context.home()?;
-    let answers = side_by_side(&pairs, |(instance, row)| {
-        let prober = row.pid.map(|_| Prober {
-            host: reachable_host(&row.host).to_owned(),
-            port: row.port,
-            api_key: instance_config::api_key(&instance.config, home),
-            check: instance.config.healthcheck.clone(),
-            home: home.root().to_path_buf(),
-        });
-        judge(row, prober)
-    });
+    // All at once: together they take as long as the slowest, and that one no longer than its timeout.
+    let answers = block_on(async { Ok::<_, Failure>(join_all(questions).await) })?;
     Ok((answers, seen.warnings()))
 }
 
@@ -86,38 +78,60 @@ fn is_off(row: &InstanceView) -> bool {
 }
 
 /// A process is asked; where there is none, the state says it all.
-fn judge(row: &InstanceView, prober: Option<Prober>) -> Answer {
-    let answer = |health, exit, error: Option<String>| Answer {
-        name: row.name.clone(),
+async fn judge(row: InstanceView, instance: &LoadedInstance, home: &HomeLayout) -> Answer {
+    let check = &instance.config.healthcheck;
+    let (health, exit, error, response_time) = if row.pid.is_some() {
+        let prober = Prober {
+            host: reachable_host(&row.host).to_owned(),
+            port: row.port,
+            api_key: instance_config::api_key(&instance.config, home),
+            check: check.clone(),
+            home: home.root().to_path_buf(),
+        };
+        let report = prober.probe().await;
+        let is_cold = check.warmup_enabled && row.status == Status::Starting;
+        let (health, exit, error) = judge_probe(report.outcome, is_cold, &row);
+        (health, exit, error, Some(report.response_time))
+    } else {
+        let (health, exit) = judge_absence(row.status);
+        let error = row.last_error.clone().filter(|_| exit != ExitCode::NotRunning);
+        (health, exit, error, None)
+    };
+    Answer {
+        name: row.name,
         status: row.status,
         health,
-        response_time_ms: None,
+        response_time_ms: response_time.map(|time| (time.as_secs_f64() * 1e5).round() / 100.0),
         slots: row.slots,
         error,
         exit,
-    };
-    let Some(prober) = prober else {
-        let error = row.last_error.clone();
-        return match row.status {
-            Status::Stopped | Status::Stopping => answer(Health::Unknown, ExitCode::NotRunning, None),
-            Status::Crashed => answer(Health::Error, ExitCode::Crashed, error),
-            Status::Error => answer(Health::Error, ExitCode::Unhealthy, error),
-            Status::Starting | Status::Running | Status::Unknown => {
-                answer(Health::Unknown, ExitCode::Starting, error)
-            }
-        };
-    };
-    let report = match block_on(async { Ok::<_, Failure>(prober.probe().await) }) {
-        Ok(report) => report,
-        Err(failure) => return answer(Health::Unknown, failure.exit, Some(failure.message)),
-    };
-    let (health, exit, error) = match report.outcome {
+    }
+}
+
+/// `is_cold`: its warm-up completion is still to come.
+fn judge_probe(
+    outcome: ProbeOutcome,
+    is_cold: bool,
+    row: &InstanceView,
+) -> (Health, ExitCode, Option<String>) {
+    match outcome {
+        ProbeOutcome::Healthy if is_cold => {
+            let why = row.last_error.clone().unwrap_or_else(|| "waits for its warm-up completion".to_owned());
+            (Health::Loading, ExitCode::Starting, Some(why))
+        }
         ProbeOutcome::Healthy => (Health::Healthy, ExitCode::Success, None),
         ProbeOutcome::Loading { .. } => (Health::Loading, ExitCode::Starting, None),
         ProbeOutcome::Failed { reason } => (Health::Unhealthy, ExitCode::Unhealthy, Some(reason)),
-    };
-    let millis = (report.response_time.as_secs_f64() * 1e5).round() / 100.0;
-    Answer { response_time_ms: Some(millis), ..answer(health, exit, error) }
+    }
+}
+
+fn judge_absence(status: Status) -> (Health, ExitCode) {
+    match status {
+        Status::Stopped | Status::Stopping => (Health::Unknown, ExitCode::NotRunning),
+        Status::Crashed => (Health::Error, ExitCode::Crashed),
+        Status::Error => (Health::Error, ExitCode::Unhealthy),
+        Status::Starting | Status::Running | Status::Unknown => (Health::Unknown, ExitCode::Starting),
+    }
 }
 
 const HEADINGS: [&str; 6] = ["NAME", "STATUS", "HEALTH", "RESPONSE", "SLOTS", "ERROR"];

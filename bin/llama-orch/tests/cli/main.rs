@@ -12,6 +12,7 @@ mod daemon;
 mod doctor;
 mod engines;
 mod events_and_logs;
+mod health;
 mod life;
 mod locks;
 mod quickstart;

@@ -246,11 +246,6 @@ fn check_without_effect(config: &InstanceConfig, findings: &mut Vec<Finding>) {
             "lifecycle.group",
             "has no effect yet: members of a group do not make room for each other",
         ),
-        (
-            config.healthcheck.warmup_enabled,
-            "healthcheck.warmup_enabled",
-            "has no effect yet: the engine counts as ready without a completion",
-        ),
     ];
     let set = without_effect.into_iter().filter(|(is_set, ..)| *is_set);
     findings.extend(set.map(|(_, field, message)| Finding::warning(field, message)));

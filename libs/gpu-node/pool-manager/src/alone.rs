@@ -133,14 +133,22 @@ async fn await_ready(
         Engine::new(&node.home, config, ReplicaId::FIRST, handle.identity, Some(handle.shim_pid));
     let begun = Instant::now();
     let mut last_progress = begun;
+    let mut cold = None;
     let exit = engine_process::wait_for_exit(pid, &mark);
     tokio::pin!(exit);
     loop {
         let examination = tokio::select! {
             () = &mut exit => return Err(died(node, instance, pid)?),
             examination = engine.clone().examine() => examination,
+            () = tokio::time::sleep(limit.saturating_sub(begun.elapsed())) => {
+                return Err(still_loading(instance, limit, cold.as_deref()));
+            }
         };
         engine.progress = examination.progress;
+        if let Some(reason) = examination.cold.filter(|reason| cold.as_ref() != Some(reason)) {
+            recorder(node, instance).cold(&reason)?;
+            cold = Some(reason);
+        }
         match examination.report.outcome {
             ProbeOutcome::Healthy => return Ok(recorder(node, instance).ready()?),
             ProbeOutcome::Loading { progressed: true } => last_progress = Instant::now(),
@@ -155,16 +163,14 @@ async fn await_ready(
             recorder(node, instance).start_failed(&failure, None)?;
             return Err(failure);
         }
-        if begun.elapsed() >= limit {
-            return Err(still_loading(instance, limit));
-        }
         tokio::time::sleep(PROBE_PACE).await;
     }
 }
 
-fn still_loading(instance: &LoadedInstance, limit: Duration) -> Failure {
+fn still_loading(instance: &LoadedInstance, limit: Duration, cold: Option<&str>) -> Failure {
     let name = &instance.config.name;
-    let message = format!("{name} is still loading after {} s; it is left running", limit.as_secs());
+    let why = cold.map_or(String::new(), |cold| format!(": {cold}"));
+    let message = format!("{name} is still loading after {} s{why}; it is left running", limit.as_secs());
     Failure::new(ExitCode::Starting, message).hint(format!("watch it: llama-orch logs -f {name}"))
 }
 

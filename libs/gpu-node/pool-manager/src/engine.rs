@@ -10,6 +10,7 @@ use orch_core::{HomeLayout, ReplicaId};
 use orch_runtime::{probe_get, reachable_host};
 use serde::Deserialize;
 
+use crate::completion::{Completion, complete_once};
 use crate::lifecycle::ProbeOutcome;
 use crate::probe::{LoadProgress, ProbeReport, Prober};
 
@@ -27,6 +28,32 @@ pub(crate) struct EngineFacts {
     pub context: Option<u64>,
 }
 
+/// The completion that an engine has to make before it counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WarmUp {
+    prompt: String,
+    /// As long as a load may go without progress.
+    limit: Duration,
+}
+
+impl WarmUp {
+    fn of(config: &InstanceConfig) -> Option<Self> {
+        let check = &config.healthcheck;
+        let warm_up = || Self { prompt: check.warmup_prompt.clone(), limit: check.load_stall };
+        check.warmup_enabled.then(warm_up)
+    }
+
+    /// Sends it; says why the engine is not warm yet.
+    async fn send(&self, prober: &Prober) -> Result<(), String> {
+        let why = match complete_once(prober, &self.prompt, self.limit).await {
+            Completion::Done => return Ok(()),
+            Completion::Declined(why) | Completion::Failed(why) => why,
+            Completion::Silent => format!("no answer within {} s", self.limit.as_secs_f64()),
+        };
+        Err(format!("the warm-up completion failed: {why}"))
+    }
+}
+
 /// One engine that a supervisor looks after.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
@@ -39,6 +66,8 @@ pub(crate) struct Engine {
     handoff: PathBuf,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    /// What is still to be done before it is ready.
+    pub warm_up: Option<WarmUp>,
     /// Where requests go; known at once for an address, for a name as soon as it has been looked up.
     pub address: Option<SocketAddr>,
 }
@@ -62,8 +91,17 @@ impl Engine {
         let stderr_log = instance_config::log_path(&config.logs.stderr, config, home, replica);
         let handoff = home.handoff(&config.name, replica);
         let address = prober.host.parse().ok().map(|ip| SocketAddr::new(ip, prober.port));
-        let progress = LoadProgress::default();
-        Self { identity, shim, prober, stderr_log, handoff, progress, facts: None, address }
+        Self {
+            identity,
+            shim,
+            prober,
+            stderr_log,
+            handoff,
+            progress: LoadProgress::default(),
+            facts: None,
+            warm_up: WarmUp::of(config),
+            address,
+        }
     }
 
     /// Another shim watches it now.
@@ -91,10 +129,14 @@ impl Engine {
         let _ = tokio::time::timeout(HANDOFF_LIMIT, written).await;
     }
 
-    /// Asks the engine how it is and, the first time it is well, what it has to offer.
+    /// Asks the engine how it is and, the first time it is well, for its warm-up and what it has to offer.
     pub(crate) async fn examine(mut self) -> Examination {
         let mut report = self.prober.probe().await;
-        if let ProbeOutcome::Loading { progressed } = &mut report.outcome {
+        let cold = if report.outcome == ProbeOutcome::Healthy { self.warm_up().await.err() } else { None };
+        if cold.is_some() {
+            // It logs each attempt: growth of its log is no progress now.
+            report.outcome = ProbeOutcome::Loading { progressed: false };
+        } else if let ProbeOutcome::Loading { progressed } = &mut report.outcome {
             let look = LoadProgress::look(self.identity.pid, &self.stderr_log);
             *progressed = look.grew_since(self.progress);
             self.progress = look;
@@ -106,7 +148,16 @@ impl Engine {
                 self.facts = facts;
             }
         }
-        Examination { report, progress: self.progress, facts: self.facts, address: self.address }
+        let Self { progress, facts, warm_up, address, .. } = self;
+        Examination { report, cold, progress, facts, warm_up, address }
+    }
+
+    async fn warm_up(&mut self) -> Result<(), String> {
+        if let Some(warm_up) = &self.warm_up {
+            warm_up.send(&self.prober).await?;
+            self.warm_up = None;
+        }
+        Ok(())
     }
 }
 
@@ -119,8 +170,11 @@ fn marked(pid: u32) -> Option<(u32, StartMark)> {
 #[derive(Clone, Debug)]
 pub(crate) struct Examination {
     pub report: ProbeReport,
+    /// Why its warm-up failed, if it did.
+    pub cold: Option<String>,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    pub warm_up: Option<WarmUp>,
     pub address: Option<SocketAddr>,
 }
 

@@ -9,6 +9,7 @@
 mod actual;
 pub mod alone;
 mod board;
+mod completion;
 mod crash;
 mod engine;
 pub mod lifecycle;

@@ -3,8 +3,11 @@
 //! It owns no clock, no process and no file. The supervisor feeds it events, one at a time, and carries out
 //! the effects; everything that decides whether a model restarts, waits or gives up is in this file.
 
+mod health;
+
 use std::time::{Duration, Instant};
 
+pub use health::follows;
 use orch_core::{DesiredState, ExitCode, Failure, Health, RestartBackoff, Status};
 
 /// How the machine reacts to failures: the parts of a config that may change while the instance runs.
@@ -18,7 +21,7 @@ pub struct Policy {
     pub stable_after: Duration,
     /// Time between two probes of a ready engine.
     pub probe_interval: Duration,
-    /// Time between the first probes after a failed one.
+    /// Time from the first failed probe to the next.
     pub retry_delay: Duration,
     /// Failed probes in a row before a restart.
     pub probe_retries: u32,
@@ -26,7 +29,7 @@ pub struct Policy {
     pub start_period: Duration,
     /// A load without any sign of progress for so long has stalled.
     pub load_stall: Duration,
-    /// How probing slows down while the engine is unhealthy; `None`: it does not.
+    /// How probing slows down from then on while the engine is unhealthy; `None`: it does not.
     pub probe_backoff: Option<RestartBackoff>,
 }
 
@@ -116,6 +119,10 @@ pub enum Event {
     Probed {
         outcome: ProbeOutcome,
     },
+    /// It answers its probes, but neither its users nor a request of our own.
+    Wedged {
+        reason: String,
+    },
     /// The process is gone without having been asked, and that is written down. `reason` is one line for people.
     Exited {
         reason: String,
@@ -148,6 +155,7 @@ pub enum Effect {
     },
     Probe,
     RecordReady,
+    /// Health went along one arrow of [`follows`].
     RecordHealth {
         from: Health,
         to: Health,
@@ -215,6 +223,8 @@ pub struct Lifecycle {
     loading_probes: u32,
     /// Whether somebody asked for the launch under way, and is told when it is refused.
     asked: bool,
+    /// Probes in a row that found a ready engine unwell, whether they count towards a restart or not.
+    unwell_probes: u32,
     /// Since when an engine that was ready answers as if it loaded; a refused port looks the same.
     loading_again: Option<Instant>,
 }
@@ -230,6 +240,7 @@ impl Lifecycle {
             next_probe: None,
             loading_probes: 0,
             asked: false,
+            unwell_probes: 0,
             loading_again: None,
         }
     }
@@ -273,6 +284,7 @@ impl Lifecycle {
             Event::Launched => self.launched(now),
             Event::LaunchFailed { failure, desired } => self.launch_failed(failure, desired, now, random),
             Event::Probed { outcome } => self.probed(outcome, now, random),
+            Event::Wedged { reason } => self.wedged(&reason, now),
             Event::Exited { reason } => self.exited(reason, now, random),
             Event::Terminated { result } => self.terminated(result, now, random),
             Event::Tick => self.tick(now),
@@ -362,6 +374,8 @@ impl Lifecycle {
 
     fn adopted(&mut self, ready: bool, age: Duration, now: Instant) -> Vec<Effect> {
         self.next_probe = Some(now);
+        self.unwell_probes = 0;
+        self.loading_again = None;
         if ready {
             // A clock that began after the engine cannot tell how long ago that was.
             let since = now.checked_sub(age).unwrap_or(now);
@@ -396,6 +410,7 @@ impl Lifecycle {
     ) -> Vec<Effect> {
         if self.desired == DesiredState::Stopped {
             self.phase = Phase::Stopped;
+            self.health = Health::Unknown;
             return vec![
                 Effect::RecordStartFailed { failure, retry: None },
                 Effect::RecordStopped,
@@ -419,108 +434,6 @@ impl Lifecycle {
         }
         effects.push(failed);
         effects
-    }
-
-    fn probed(&mut self, outcome: ProbeOutcome, now: Instant, random: f64) -> Vec<Effect> {
-        match self.phase {
-            Phase::Loading { since, last_progress } => {
-                self.probed_loading(&outcome, now, since, last_progress)
-            }
-            Phase::Running { since, failed_probes } => {
-                self.probed_running(outcome, now, since, failed_probes, random)
-            }
-            // An answer that comes late changes nothing.
-            _ => Vec::new(),
-        }
-    }
-
-    fn probed_loading(
-        &mut self,
-        outcome: &ProbeOutcome,
-        now: Instant,
-        since: Instant,
-        last_progress: Instant,
-    ) -> Vec<Effect> {
-        if *outcome == ProbeOutcome::Healthy {
-            return self.became_ready(now);
-        }
-        let progressed = matches!(outcome, ProbeOutcome::Loading { progressed: true });
-        let last_progress = if progressed { now } else { last_progress };
-        if now.duration_since(last_progress) >= self.policy.load_stall {
-            let seconds = self.policy.load_stall.as_secs();
-            return self.recover(format!("loading made no progress for {seconds} s"));
-        }
-        self.phase = Phase::Loading { since, last_progress };
-        self.loading_probes = self.loading_probes.saturating_add(1);
-        let delay = LOADING_PROBE_FIRST.saturating_mul(1 + self.loading_probes / 10).min(LOADING_PROBE_LAST);
-        self.next_probe = Some(now + delay);
-        Vec::new()
-    }
-
-    fn became_ready(&mut self, now: Instant) -> Vec<Effect> {
-        let from = std::mem::replace(&mut self.health, Health::Healthy);
-        self.phase = Phase::Running { since: now, failed_probes: 0 };
-        self.loading_again = None;
-        self.next_probe = Some(now + self.policy.probe_interval);
-        vec![
-            Effect::RecordReady,
-            Effect::RecordHealth { from, to: Health::Healthy, reason: None },
-            Effect::Settle { outcome: Outcome::Ready },
-        ]
-    }
-
-    fn probed_running(
-        &mut self,
-        outcome: ProbeOutcome,
-        now: Instant,
-        since: Instant,
-        failed_probes: u32,
-        random: f64,
-    ) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.attempts > 0 && now.duration_since(since) >= self.policy.stable_after {
-            self.attempts = 0;
-            effects.push(Effect::RecordStable);
-        }
-        if matches!(outcome, ProbeOutcome::Loading { progressed: false }) {
-            let begun = *self.loading_again.get_or_insert(now);
-            if now.duration_since(begun) >= self.policy.load_stall {
-                let seconds = self.policy.load_stall.as_secs();
-                effects.extend(self.recover(format!("it was ready and has not answered for {seconds} s")));
-                return effects;
-            }
-        } else {
-            self.loading_again = None;
-        }
-        let (to, failed, reason) = match outcome {
-            ProbeOutcome::Healthy => (Health::Healthy, 0, None),
-            ProbeOutcome::Loading { .. } => (Health::Loading, failed_probes, None),
-            ProbeOutcome::Failed { reason } if now.duration_since(since) < self.policy.start_period => {
-                (Health::Unhealthy, 0, Some(reason))
-            }
-            ProbeOutcome::Failed { reason } => (Health::Unhealthy, failed_probes + 1, Some(reason)),
-        };
-        let from = self.health;
-        if failed >= self.policy.probe_retries {
-            let reason = reason.unwrap_or_default();
-            effects.push(Effect::RecordHealth { from, to: Health::Error, reason: Some(reason.clone()) });
-            self.health = Health::Error;
-            effects.extend(self.recover(format!("{failed} health checks failed in a row: {reason}")));
-            return effects;
-        }
-        self.health = to;
-        self.phase = Phase::Running { since, failed_probes: failed };
-        self.next_probe = Some(now + self.next_probe_delay(to, failed, random));
-        effects.push(Effect::RecordHealth { from, to, reason });
-        effects
-    }
-
-    fn next_probe_delay(&self, health: Health, failed: u32, random: f64) -> Duration {
-        match (health, &self.policy.probe_backoff) {
-            (Health::Unhealthy, Some(backoff)) => backoff.delay(failed.saturating_sub(1), random),
-            (Health::Unhealthy, None) => self.policy.retry_delay,
-            _ => self.policy.probe_interval,
-        }
     }
 
     /// Ends a sick engine; what follows is decided when it is gone.
@@ -603,8 +516,14 @@ impl Lifecycle {
     fn terminated(&mut self, result: Result<(), Failure>, now: Instant, random: f64) -> Vec<Effect> {
         let Phase::Stopping { then } = self.phase else { return Vec::new() };
         if let Err(failure) = result {
-            // The process is still there: go on watching it.
-            self.phase = Phase::Running { since: now, failed_probes: 0 };
+            // The process is still there: go on watching it. One that was sick, or had never been ready, has to
+            // show that it is well.
+            if matches!(self.health, Health::Healthy | Health::Unhealthy) {
+                self.phase = Phase::Running { since: now, failed_probes: 0 };
+            } else {
+                self.phase = Phase::Loading { since: now, last_progress: now };
+                self.health = Health::Loading;
+            }
             self.next_probe = Some(now + self.policy.probe_interval);
             return vec![
                 Effect::RecordStopFailed { failure: failure.clone() },

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use engine_process::{EngineHandle, LockGuard, StopPlan, StopTarget};
-use instance_config::LoadedInstance;
+use instance_config::{InstanceConfig, LoadedInstance};
 use orch_core::{
     DesiredState, EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status,
     UnixMillis,
@@ -63,7 +63,7 @@ pub(crate) fn launch(
     let config = &instance.config;
     let row = node.store.runtime(&config.name, replica)?;
     let actual = observe(&node.home, row.as_ref(), &config.name, replica);
-    refuse_second(&actual, row.as_ref(), &config.name)?;
+    refuse_second(&actual, row.as_ref(), config)?;
     tell_of_missing(node, row.as_ref(), &actual)?;
     let recorded = row.as_ref().and_then(|row| row.exe.as_deref());
     let engine = match (cause, recorded) {
@@ -90,12 +90,13 @@ fn tell_of_missing(node: &Node, row: Option<&RuntimeRow>, actual: &Actual) -> Re
     Ok(())
 }
 
-fn refuse_second(actual: &Actual, row: Option<&RuntimeRow>, name: &InstanceName) -> Result<(), Failure> {
+fn refuse_second(actual: &Actual, row: Option<&RuntimeRow>, config: &InstanceConfig) -> Result<(), Failure> {
+    let name = &config.name;
     let Actual::Ours(live) = actual else { return Ok(()) };
     let written = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
-    // The shim tells readiness also when nobody waited for it.
-    let status =
-        if written == Status::Starting && live.handoff.is_some() { Status::Running } else { written };
+    // The shim tells readiness also when nobody waited for it; of a warm-up it knows nothing.
+    let announced = live.handoff.is_some() && !config.healthcheck.warmup_enabled;
+    let status = if written == Status::Starting && announced { Status::Running } else { written };
     let pid = live.identity.pid;
     Err(match status {
         Status::Starting => {

@@ -44,34 +44,39 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// One probe's finding; an event only when the health changed.
-    pub(crate) fn health(
+    /// One probe's finding.
+    pub(crate) fn health_check(
         &self,
-        from: Health,
-        to: Health,
+        health: Health,
         response: Duration,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
         let millis = u32::try_from(response.as_millis()).unwrap_or(u32::MAX);
-        self.store.record_health_check(
-            self.name,
-            self.replica,
-            to,
-            Some(millis),
-            reason,
-            UnixMillis::now(),
-        )?;
-        if from == to {
-            return Ok(());
-        }
+        let now = UnixMillis::now();
+        self.store.record_health_check(self.name, self.replica, health, Some(millis), reason, now)
+    }
+
+    pub(crate) fn health_changed(
+        &self,
+        from: Health,
+        to: Health,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
         let level = if matches!(to, Health::Unhealthy | Health::Error) {
             EventLevel::Warning
         } else {
             EventLevel::Info
         };
         let why = reason.map_or(String::new(), |reason| format!(": {reason}"));
-        let meta = json!({"from": from, "to": to});
+        let meta = json!({"from": from, "to": to, "reason": reason});
         self.event(level, EventType::HealthChanged, format!("{from} -> {to}{why}"), Some(meta))
+    }
+
+    /// It answers its probes, but not the request that shall warm it up.
+    pub(crate) fn cold(&self, reason: &str) -> Result<(), StoreError> {
+        let now = UnixMillis::now();
+        let (name, replica) = (self.name, self.replica);
+        self.store.record_status(name, replica, Status::Starting, Health::Loading, Some(reason), now)
     }
 
     /// The process is gone, nobody wants it, and nobody needs to hear of it.

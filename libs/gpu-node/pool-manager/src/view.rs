@@ -211,7 +211,8 @@ impl Viewer<'_> {
             Actual::Ours(live) => live.handoff.as_ref(),
             _ => None,
         };
-        let ready = handoff.is_some();
+        // Of an engine that has to be warm the handoff file says too little.
+        let ready = handoff.is_some() && !config.healthcheck.warmup_enabled;
         let (status, health) = seen_state(row, desired, identity.is_some(), ready);
         let started = row.and_then(|row| row.started_at).filter(|_| identity.is_some());
         let hash = row.and_then(|row| row.config_hash.as_deref()).filter(|hash| !hash.is_empty());

@@ -53,6 +53,19 @@ mod tests {
         assert_eq!(backoff.delay(40, 1.0), Duration::ZERO);
     }
 
+    #[test]
+    fn a_thousand_delays_lie_in_the_band_and_are_not_all_equal() {
+        // A sequence that is spread evenly over 0…1, so that nothing depends on luck.
+        let randoms = (0..1000).map(|n: u32| f64::from(n) * 0.618_034 % 1.0);
+        let delays: Vec<Duration> = randoms.map(|random| DEFAULT.delay(3, random)).collect();
+        let band = Duration::from_millis(7200)..=Duration::from_millis(8800);
+        assert!(delays.iter().all(|delay| band.contains(delay)), "{delays:?}");
+        let different: std::collections::BTreeSet<_> = delays.iter().collect();
+        assert!(different.len() > 900, "only {} different delays", different.len());
+        let (low, high) = (different.first().unwrap(), different.last().unwrap());
+        assert!(high.as_millis() - low.as_millis() > 1500, "the band is used: {low:?}..{high:?}");
+    }
+
     proptest! {
         #[test]
         fn a_delay_stays_in_its_band_and_never_exceeds_the_maximum(

@@ -73,7 +73,6 @@ fn fields_without_an_effect_yet_are_told() {
         (json!({"lifecycle": {"load": "on_demand"}}), "lifecycle.load"),
         (json!({"lifecycle": {"idle_ttl": 90}}), "lifecycle.idle_ttl"),
         (json!({"lifecycle": {"group": "big"}}), "lifecycle.group"),
-        (json!({"healthcheck": {"warmup_enabled": true}}), "healthcheck.warmup_enabled"),
     ] {
         finds(&config, &Facts::none(), &format!("warning {field}: "));
     }

@@ -30,8 +30,9 @@ impl Supervisor {
                 self.last_error = None;
                 self.record(|recorder| recorder.ready()).await;
             }
-            // Written together with the probe's response time, and not more often than worth keeping.
-            Effect::RecordHealth { .. } => {}
+            Effect::RecordHealth { from, to, reason } => {
+                self.record(move |recorder| recorder.health_changed(from, to, reason.as_deref())).await;
+            }
             Effect::RecordStable => self.record(|recorder| recorder.stable()).await,
             Effect::RecordStopped if std::mem::take(&mut self.reconciling) => {
                 self.record(|recorder| recorder.reconciled("it ran though it should not; stopped")).await;

@@ -345,7 +345,13 @@ impl Supervisor {
         }
         engine.progress = examination.progress;
         engine.facts = examination.facts;
+        engine.warm_up = examination.warm_up;
         engine.address = examination.address;
+        if let Some(cold) = examination.cold.filter(|cold| self.last_error.as_ref() != Some(cold)) {
+            tracing::warn!(instance = %self.name(), "{cold}");
+            self.last_error = Some(cold.clone());
+            self.record(move |recorder| recorder.cold(&cold)).await;
+        }
         let from = self.machine.health;
         let reason = match &examination.report.outcome {
             ProbeOutcome::Failed { reason } => Some(reason.clone()),
@@ -358,7 +364,7 @@ impl Supervisor {
         if was_probed && (from != to || reason.is_some() || due) {
             self.last_history = Some(Instant::now());
             let response = examination.report.response_time;
-            self.record(move |recorder| recorder.health(from, to, response, reason.as_deref())).await;
+            self.record(move |recorder| recorder.health_check(to, response, reason.as_deref())).await;
         }
     }
 

@@ -48,12 +48,23 @@ impl Supervisor {
 
     /// A living engine of ours: adopted, or ended when it is not wanted.
     pub(super) async fn take_over(&mut self, live: LiveEngine) {
-        let (ready, age) = (live.handoff.is_some(), self.age_of(&live).await);
+        let (announced, age) = (live.handoff.is_some(), self.age_of(&live).await);
         let identity = live.identity.clone();
         let instance = self.instance.clone();
         let replica = self.replica;
-        let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
+        let adopted = self.with_node(move |node| {
+            let row = node.store.runtime(&instance.config.name, replica)?;
+            let shim = operate::adopt(node, &instance, replica, &live)?;
+            Ok((shim, row.is_some_and(|row| row.status == Status::Running)))
+        });
+        let (shim, was_running) = adopted.await.unzip();
         self.care_for(identity, shim).await;
+        // The shim knows nothing of a warm-up: of one that has to be warm only its row says that it was ready.
+        let ready =
+            announced && (was_running == Some(true) || !self.instance.config.healthcheck.warmup_enabled);
+        if let (true, Some(engine)) = (ready, &mut self.engine) {
+            engine.warm_up = None;
+        }
         let unwanted = self.machine.desired == DesiredState::Stopped;
         self.step(Event::Adopted { ready, age }).await;
         if unwanted {
