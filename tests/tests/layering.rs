@@ -73,7 +73,8 @@ const NODE_ROOMS: &[&str] = &[
 
 /// Outside crates that only these of ours may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("rusqlite", &["state-store"]),
+    // The test kit writes databases of the older tool.
+    ("rusqlite", &["state-store", "testkit"]),
     ("axum", &["orchestratord", "pool-managerd"]),
     ("clap", &["llama-orch", "orchestratord", "pool-managerd"]),
     ("windows-sys", &["engine-process"]),
