@@ -48,7 +48,7 @@ impl BrokenInstance {
         }
     }
 
-    fn unreadable(path: &Path, exit: ExitCode, message: String) -> Self {
+    pub(crate) fn unreadable(path: &Path, exit: ExitCode, message: String) -> Self {
         let name = folder_name(path);
         let findings = vec![Finding::error("", message).of(&name)];
         Self { name, path: path.to_owned(), findings, exit, port: None }
@@ -70,9 +70,14 @@ pub struct Catalog {
 /// Finds every config of a home, in the folders of today's layout (`<name>`) and of older ones
 /// (`<8 digits>_<uuid>`). A home without instances is an empty catalog.
 pub fn discover(home: &HomeLayout) -> io::Result<Catalog> {
+    Ok(Catalog::gather(config_paths(home)?.iter().map(|path| load_file(path))))
+}
+
+/// Where the configs of a home lie, in the order in which they claim names.
+pub(crate) fn config_paths(home: &HomeLayout) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(home.instances()) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Catalog::default()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut paths = Vec::new();
@@ -85,20 +90,7 @@ pub fn discover(home: &HomeLayout) -> io::Result<Catalog> {
     }
     // The folder that bears the instance's name goes first: it wins where two configs claim one name.
     paths.sort_by_key(|path| (is_older_folder(path), path.clone()));
-    Ok(gather(paths))
-}
-
-fn gather(paths: Vec<PathBuf>) -> Catalog {
-    let mut catalog = Catalog::default();
-    for path in paths {
-        match load_file(&path) {
-            Ok(instance) => catalog.add(instance),
-            Err(broken) => catalog.broken.push(broken),
-        }
-    }
-    catalog.instances.sort_by(|a, b| a.config.name.cmp(&b.config.name));
-    catalog.broken.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-    catalog
+    Ok(paths)
 }
 
 /// Reads one config file.
@@ -112,6 +104,19 @@ pub fn load_file(path: &Path) -> Result<LoadedInstance, BrokenInstance> {
 }
 
 impl Catalog {
+    pub(crate) fn gather(readings: impl IntoIterator<Item = Result<LoadedInstance, BrokenInstance>>) -> Self {
+        let mut catalog = Self::default();
+        for reading in readings {
+            match reading {
+                Ok(instance) => catalog.add(instance),
+                Err(broken) => catalog.broken.push(broken),
+            }
+        }
+        catalog.instances.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+        catalog.broken.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        catalog
+    }
+
     fn add(&mut self, instance: LoadedInstance) {
         let name = instance.config.name.as_str();
         let folder_says_so = folder_name(&instance.path) == name;
@@ -208,8 +213,13 @@ fn folder_name(path: &Path) -> String {
 
 /// Whether a config lies in a folder of the older layout, `<8 digits>_<uuid>`.
 pub(crate) fn is_older_folder(path: &Path) -> bool {
+    older_folder(path).is_some()
+}
+
+/// What a folder of the older layout says about the config in it: number and uid.
+pub(crate) fn older_folder(path: &Path) -> Option<(String, Uuid)> {
     let folder = folder_name(path);
-    folder.split_once('_').is_some_and(|(number, uid)| {
-        number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_digit()) && Uuid::parse_str(uid).is_ok()
-    })
+    let (number, uid) = folder.split_once('_')?;
+    let is_number = number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_digit());
+    Uuid::parse_str(uid).ok().filter(|_| is_number).map(|uid| (number.to_owned(), uid))
 }

@@ -24,6 +24,11 @@ impl Unreadable {
 }
 
 pub(crate) fn read_document(path: &Path) -> Result<Map<String, Value>, Unreadable> {
+    parse_document(&read_bytes(path)?)
+}
+
+/// As much of a file as a config may have, and one byte more of a larger one.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
     let io = |error: std::io::Error| {
         let exit = match error.kind() {
             std::io::ErrorKind::NotFound => ExitCode::ConfigNotFound,
@@ -39,7 +44,7 @@ pub(crate) fn read_document(path: &Path) -> Result<Map<String, Value>, Unreadabl
     // Room for nearly every config at once.
     let mut bytes = Vec::with_capacity(8192);
     File::open(path).map_err(io)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(io)?;
-    parse_document(&bytes)
+    Ok(bytes)
 }
 
 pub(crate) fn parse_document(bytes: &[u8]) -> Result<Map<String, Value>, Unreadable> {

@@ -201,7 +201,7 @@ fn strict(field: &Field, value: Value) -> Result<Value, Failure> {
     field.kind.read(&value).map(|read| read.value).map_err(refuse)
 }
 
-fn put(document: &mut Map<String, Value>, field: &Field, value: Value) {
+pub(crate) fn put(document: &mut Map<String, Value>, field: &Field, value: Value) {
     let (section, key) = field.parts();
     let holder = match section {
         None => document,
@@ -279,7 +279,7 @@ pub(crate) fn write_document(path: &Path, document: &Map<String, Value>) -> Resu
         .map_err(|error| write_failure(path, &error))
 }
 
-fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
+pub(crate) fn write_failure(path: &Path, error: &std::io::Error) -> Failure {
     let exit = match error.kind() {
         std::io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
         _ => ExitCode::General,

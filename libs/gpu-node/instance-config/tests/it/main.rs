@@ -8,6 +8,7 @@ mod creating;
 mod engine_environment;
 mod findings;
 mod home_choice;
+mod migration;
 mod model_path;
 mod reading;
 mod sandbox;
