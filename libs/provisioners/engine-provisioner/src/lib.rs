@@ -14,6 +14,7 @@ mod github;
 mod install;
 mod links;
 mod lock;
+mod older;
 mod ports;
 mod probe;
 mod profiles;
@@ -27,6 +28,7 @@ mod version;
 
 pub use github::{Endpoints, Release, latest_release};
 pub use install::{InstallRequest, Source, install};
+pub use older::{EngineRemark, OlderEngine, OlderEngines, older_engines};
 pub use ports::{Progress, SilentProgress, ToolRun, ToolRunner};
 pub use probe::probe;
 pub use profiles::{known_profile, probe_and_remember};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{faults, lock, staging, version};
+use crate::{faults, lock, older, staging, version};
 
 const SCHEMA_VERSION: &str = "2";
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -136,7 +136,7 @@ impl Registry {
     fn engine(&self, record: Record) -> InstalledEngine {
         InstalledEngine {
             is_default: self.document.default_engine_id == Some(record.id),
-            executable: self.folder.join(&record.executable),
+            executable: older::lexical(&self.folder.join(&record.executable)),
             id: record.id,
             version: record.version,
             variant: record.variant,
@@ -159,6 +159,10 @@ impl Registry {
             self.document.default_engine_id = Some(record.id);
         }
         Ok(())
+    }
+
+    pub(crate) fn make_default(&mut self, id: Option<Uuid>) {
+        self.document.default_engine_id = id;
     }
 
     fn take_out(&mut self, id: Uuid) {
@@ -219,7 +223,7 @@ fn has_id(value: &Value, id: Uuid) -> bool {
     value.get("id").and_then(Value::as_str).and_then(|text| Uuid::parse_str(text).ok()) == Some(id)
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     let file = fs::File::open(path)?;
     let mut text = String::new();
     let read = file.take(FILE_LIMIT + 1).read_to_string(&mut text)?;

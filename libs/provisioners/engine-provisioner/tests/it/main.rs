@@ -6,6 +6,7 @@
 mod files;
 mod kills;
 mod local_server;
+mod older;
 mod package;
 mod real_engine;
 mod releases;
