@@ -19,6 +19,7 @@ mod integrity;
 mod keeper;
 mod migration;
 mod older;
+mod older_catalog;
 mod retention;
 mod row;
 mod runtime;
@@ -33,6 +34,7 @@ pub use keeper::StoreCondition;
 pub use migration::{
     DatabaseKind, LivingProcess, Migration, MigrationStep, OldProcess, StillOurs, inspect, migrate, preview,
 };
+pub use older_catalog::{OlderCatalogRow, read_older_catalog};
 pub use retention::{EVENT_RETENTION, HEALTH_ROWS_KEPT, Pruned};
 pub use runtime::{RuntimeRow, Spawned};
 pub use schema::SCHEMA_VERSION;

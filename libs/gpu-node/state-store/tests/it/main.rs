@@ -6,6 +6,7 @@ mod keeping;
 mod killed_migration;
 mod migrating;
 mod older;
+mod older_catalog;
 mod processes;
 mod recognition;
 mod records;
