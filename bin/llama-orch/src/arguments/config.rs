@@ -32,6 +32,12 @@ pub enum ConfigAction {
         #[arg(long)]
         force: bool,
     },
+    /// Bring configs and engines of an older home up to date; shows what would change
+    Migrate {
+        /// Do it; each old config is kept beside the new one
+        #[arg(long)]
+        apply: bool,
+    },
     /// Change fields of an instance
     Set {
         /// Instance: uid, number, name or display name

@@ -171,7 +171,7 @@ fn old_files(live: &Path, is_running: bool, older_than: Duration) -> Vec<PathBuf
             match file.strip_prefix(&*name) {
                 Some("" | ".index") => !is_running,
                 Some(rest) => is_rotated(rest),
-                None => false,
+                None => is_of_older_tool(&file, &name),
             }
         })
         .map(|entry| entry.path())
@@ -186,9 +186,28 @@ fn is_rotated(suffix: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// `stdout.20251021_101500.log`: how the older tool named what it had rotated out of `stdout.log`.
+fn is_of_older_tool(file: &str, live: &str) -> bool {
+    let Some((stem, extension)) = live.rsplit_once('.') else { return false };
+    let inside = file.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
+    let moment = inside.and_then(|rest| rest.strip_prefix('.')?.strip_suffix('.')).unwrap_or("");
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    moment.split_once('_').is_some_and(|(day, time)| digits(day, 8) && digits(time, 6))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rotated_files_of_the_older_tool_are_known_by_the_moment_in_their_name() {
+        assert!(is_of_older_tool("stdout.20251021_101500.log", "stdout.log"));
+        for other in
+            ["stdout.2025_101500.log", "stderr.20251021_101500.log", "stdout.log", "stdout..log", "x"]
+        {
+            assert!(!is_of_older_tool(other, "stdout.log"), "{other}");
+        }
+    }
 
     #[test]
     fn only_log_files_are_taken_for_log_files() {

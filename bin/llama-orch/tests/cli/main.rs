@@ -15,6 +15,7 @@ mod events_and_logs;
 mod health;
 mod life;
 mod locks;
+mod migrating;
 mod quickstart;
 mod reading;
 mod refusals;

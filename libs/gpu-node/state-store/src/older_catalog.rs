@@ -42,7 +42,7 @@ pub fn read_older_catalog(home: &HomeLayout) -> Result<Vec<OlderCatalogRow>, Sto
 fn read(path: &Path) -> rusqlite::Result<Vec<OlderCatalogRow>> {
     let connection = open(path)?;
     let mut statement = connection.prepare("SELECT * FROM instances")?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let rows = statement.query_map([], |row| Ok(row_of(row, &columns)))?;
     rows.take(MOST_ROWS).filter_map(|row| row.transpose()).collect()
 }

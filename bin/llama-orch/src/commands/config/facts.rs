@@ -52,6 +52,11 @@ impl<'a> Facts<'a> {
         self.engines.insert(config.name.to_string(), fact);
     }
 
+    /// What is known of an engine without asking it.
+    pub(super) fn set_engine(&mut self, instance: &LoadedInstance, fact: EngineFact) {
+        self.engines.insert(instance.config.name.to_string(), fact);
+    }
+
     pub(in crate::commands) fn for_lint(&self) -> LintFacts<'_> {
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         LintFacts {

@@ -2,6 +2,7 @@
 
 pub(super) mod facts;
 mod init;
+mod migrate;
 mod set;
 mod show;
 mod validate;
@@ -17,6 +18,7 @@ pub(super) fn run(context: &Context, action: ConfigAction) -> CommandResult {
         ConfigAction::Show { name } => show::run(context, &name),
         ConfigAction::Schema { kind } => schema(context, kind),
         ConfigAction::Init { force } => init::run(context, force),
+        ConfigAction::Migrate { apply } => migrate::run(context, apply),
         ConfigAction::Set { name, assignments } => set::run(context, &name, &assignments),
     }
 }

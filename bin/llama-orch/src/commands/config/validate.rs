@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use instance_config::{Catalog, Report, Severity, lint, lint_instance, load_file};
+use instance_config::{Catalog, Finding, Report, Severity, lint, lint_instance, load_file};
 use orch_core::{ExitCode, Failure};
 
 use super::facts::Facts;
@@ -70,17 +70,7 @@ fn tell(context: &Context, report: &Report, exit: ExitCode) -> CommandResult {
 
 fn show(context: &Context, report: &Report) -> CommandResult {
     for finding in &report.findings {
-        let severity = match finding.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Info => "info",
-        };
-        let place: String = [&finding.instance, &finding.field]
-            .into_iter()
-            .flatten()
-            .fold(String::new(), |place, part| place + part + ": ");
-        let advice = finding.suggestion.as_ref().map_or(String::new(), |advice| format!(" ({advice})"));
-        context.printer.line(format_args!("{severity:7}  {place}{}{advice}", finding.message))?;
+        show_finding(context, finding)?;
     }
     let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -92,6 +82,21 @@ fn show(context: &Context, report: &Report) -> CommandResult {
     ))?)
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub(super) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// One finding on one line.
+pub(super) fn show_finding(context: &Context, finding: &Finding) -> CommandResult {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    };
+    let place: String = [&finding.instance, &finding.field]
+        .into_iter()
+        .flatten()
+        .fold(String::new(), |place, part| place + part + ": ");
+    let advice = finding.suggestion.as_ref().map_or(String::new(), |advice| format!(" ({advice})"));
+    Ok(context.printer.line(format_args!("{severity:7}  {place}{}{advice}", finding.message))?)
 }
