@@ -27,7 +27,7 @@ fn severities(document: &Value) -> BTreeMap<&str, usize> {
     counts
 }
 
-fn one<'a>(written: &'a [OldInstance], shape: Shape) -> &'a OldInstance {
+fn one(written: &[OldInstance], shape: Shape) -> &OldInstance {
     written.iter().find(|instance| instance.shape == shape).unwrap()
 }
 
@@ -38,9 +38,10 @@ fn a_preview_shows_everything_and_changes_no_byte() {
     let plan = home.llama_orch(&["config", "migrate", "--json"]).expect_exit(0).json();
     assert_eq!((count(&plan, "configs"), count(&plan, "engines")), (12, 5));
     assert_eq!((&plan["applied"], &plan["default_engine"]), (&json!(false), &json!(OldEngine::Main.id())));
+    assert_eq!((&plan["state"]["from"], count(&plan["state"], "instances")), (&json!(3), 64));
     let run = home.llama_orch(&["config", "migrate"]);
     run.expect_exit(0);
-    assert!(run.stdout.contains("12 of 64 configs, 5 engines would change"), "{run}");
+    assert!(run.stdout.contains("12 of 64 configs, 5 engines, the state database would change"), "{run}");
     assert_eq!(picture(home.path()), before);
 }
 
@@ -55,10 +56,10 @@ fn after_one_application_there_is_nothing_left_to_do() {
     let before = picture(home.path());
     let again = home.llama_orch(&["config", "migrate", "--apply"]);
     again.expect_exit(0);
-    assert!(again.stdout.ends_with("everything is up to date\n"), "{again}");
+    assert!(again.stdout.ends_with("nothing to change\n"), "{again}");
     assert_eq!(picture(home.path()), before);
     let events = home.llama_orch(&["events", "--type", "migrated", "--json"]).expect_exit(0).json();
-    assert_eq!(events.as_array().unwrap().len(), 1);
+    assert_eq!(events.as_array().unwrap().len(), 2, "one of the database, one of the rest: {events}");
     let rows = home.llama_orch(&["ps", "--json"]).expect_exit(0).json();
     assert_eq!(rows.as_array().unwrap().len(), written.len());
 }
@@ -131,12 +132,36 @@ fn a_truncated_config_a_damaged_catalog_and_a_damaged_registry_are_findings() {
 }
 
 #[test]
+fn a_database_that_cannot_be_used_holds_nothing_else_back() {
+    let (home, written) = old_home(16);
+    let database = home.layout().database();
+    std::fs::write(&database, "damaged, and long enough to be looked at").unwrap();
+    home.llama_orch(&["config", "migrate"]).expect_exit(0);
+    home.llama_orch(&["config", "migrate", "--apply"]).expect_exit(34);
+    assert_eq!(std::fs::read_to_string(database).unwrap(), "damaged, and long enough to be looked at");
+    let plan = home.llama_orch(&["config", "migrate", "--json"]).expect_exit(0).json();
+    assert_eq!((count(&plan, "configs"), count(&plan, "engines")), (0, 0));
+    assert!(one(&written, Shape::NamedFolder).config.with_file_name("config.json.v1.backup").exists());
+}
+
+#[test]
+fn what_ran_under_the_older_tool_and_is_gone_is_stopped_with_its_history_kept() {
+    let (home, _) = old_home(16);
+    home.llama_orch(&["config", "migrate", "--apply"]).expect_exit(0);
+    let rows = home.llama_orch(&["ps", "--json"]).expect_exit(0).json();
+    assert!(rows.as_array().unwrap().iter().all(|row| row["status"] == "stopped"), "{rows}");
+    let events = home.llama_orch(&["events", "--instance", "model-00", "--json"]).expect_exit(0).json();
+    assert!(events.to_string().contains("started on port"), "{events}");
+    assert!(home.layout().state().join("state.sqlite.v3.backup").exists());
+}
+
+#[test]
 fn a_home_that_is_not_there_is_up_to_date_and_stays_away() {
     let home = TempHome::new();
     std::fs::remove_dir(home.path()).unwrap();
     let run = home.llama_orch(&["config", "migrate", "--apply"]);
     run.expect_exit(0);
-    assert!(run.stdout.contains("up to date"), "{run}");
+    assert!(run.stdout.contains("nothing to change"), "{run}");
     assert!(!home.path().exists());
 }
 

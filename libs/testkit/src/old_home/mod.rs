@@ -1,5 +1,5 @@
-//! A home as the older Python tool leaves it behind: configs in all their shapes, engines, the catalog database,
-//! models, logs.
+//! A home as the older Python tool leaves it behind: configs in all their shapes, engines, both databases, models,
+//! logs.
 //!
 //! Nothing in it is tidy, because nothing in real ones is. What the shapes are good for is said where they are made;
 //! which instance has which follows from its number alone, so that tests can name them.
@@ -7,6 +7,7 @@
 mod catalog;
 mod configs;
 mod engines;
+mod state;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ impl OldHome {
         let written: Vec<OldInstance> =
             (0..self.instances).map(|index| configs::write(root, index, self.first_port)).collect();
         catalog::write(root, &written);
+        state::write(root, &written);
         for instance in &written {
             write_logs(root, &instance.name);
         }

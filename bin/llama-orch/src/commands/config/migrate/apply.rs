@@ -7,7 +7,7 @@ use instance_config::ConfigPlan;
 use orch_core::{EventLevel, EventType, Failure, HomeLayout, InstanceName, UnixMillis};
 use orchestratord::compose::{self, Tools};
 use serde_json::json;
-use state_store::NewEvent;
+use state_store::{Migration, NewEvent};
 
 use super::plan::Plan;
 use crate::context::Context;
@@ -19,7 +19,7 @@ pub(super) struct Done {
     pub(super) plan: Plan,
     /// In the order of the plan's configs.
     pub(super) backups: Vec<PathBuf>,
-    pub(super) state: Result<(), Failure>,
+    pub(super) state: Result<Option<Migration>, Failure>,
 }
 
 pub(super) fn run(context: &Context) -> Result<Done, Failure> {
@@ -33,7 +33,8 @@ pub(super) fn run(context: &Context) -> Result<Done, Failure> {
     plan.engines.take_over(home, &Tools, now)?;
     let configs = &plan.configs.configs;
     let backups = configs.iter().map(|config| change(home, config, now)).collect::<Result<_, _>>()?;
-    let state = remember(home, &plan, now);
+    let state = compose::migrate_state(home, &mut |_| ());
+    let state = state.and_then(|migration| remember(home, &plan, now).map(|()| migration));
     Ok(Done { plan, backups, state })
 }
 
@@ -44,8 +45,11 @@ fn change(home: &HomeLayout, config: &ConfigPlan, now: UnixMillis) -> Result<Pat
     config.apply(now)
 }
 
-/// Opening the home for work brings its database over, if that is an older one.
+/// The database tells its own migration itself.
 fn remember(home: &HomeLayout, plan: &Plan, now: UnixMillis) -> Result<(), Failure> {
+    if plan.configs.configs.is_empty() && plan.engines.is_empty() {
+        return Ok(());
+    }
     let node = compose::open_node(home)?;
     let (configs, engines) = (plan.configs.configs.len(), plan.engines.engines.len());
     let event = NewEvent {

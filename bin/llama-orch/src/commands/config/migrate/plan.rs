@@ -5,7 +5,8 @@ use instance_config::{
     EngineFact, Finding, KnownInstance, LoadedInstance, MigrationPlan, Report, lint, plan_migration,
 };
 use orch_core::{ExitCode, Failure, HomeLayout};
-use state_store::{OlderCatalogRow, read_older_catalog};
+use orchestratord::compose;
+use state_store::{DatabaseKind, Migration, OlderCatalogRow, inspect, read_older_catalog};
 use uuid::Uuid;
 
 use super::super::facts::Facts;
@@ -15,6 +16,8 @@ use crate::context::Context;
 pub(super) struct Plan {
     pub(super) configs: MigrationPlan,
     pub(super) engines: OlderEngines,
+    /// The database of the older tool, if this home has one.
+    pub(super) state: Option<Migration>,
     /// Errors first.
     pub(super) findings: Vec<Finding>,
 }
@@ -33,14 +36,31 @@ impl Plan {
             findings.push(told(Finding::error("", failure.message), failure.hint));
             OlderEngines::default()
         });
+        let state = state(home, &mut findings)?;
         findings.extend(engines.remarks.iter().map(remark));
         findings.extend(configs.findings.iter().cloned());
         findings.extend(lint_afterwards(home, &configs, &engines));
-        Ok(Self { configs, engines, findings: Report::new(findings).findings })
+        Ok(Self { configs, engines, state, findings: Report::new(findings).findings })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.configs.configs.is_empty() && self.engines.is_empty()
+        self.configs.configs.is_empty() && self.engines.is_empty() && self.state.is_none()
+    }
+}
+
+/// What the database would become. One that cannot be used is left as it is, and holds nothing else back.
+fn state(home: &HomeLayout, findings: &mut Vec<Finding>) -> Result<Option<Migration>, Failure> {
+    if let DatabaseKind::Unusable { reason } = inspect(home)? {
+        let finding = Finding::error("", reason);
+        findings.push(finding.suggest("set it aside with `llama-orch config init --force`"));
+        return Ok(None);
+    }
+    match compose::preview_state_migration(home) {
+        Err(failure) if failure.exit == ExitCode::StateUnusable => {
+            findings.push(told(Finding::error("", failure.message), failure.hint));
+            Ok(None)
+        }
+        migration => migration,
     }
 }
 
