@@ -41,7 +41,7 @@ fn old_home(sandbox: &Sandbox, instances: usize) -> Vec<OldInstance> {
 
 fn of_catalog(instance: &OldInstance, index: usize) -> KnownInstance {
     KnownInstance {
-        uid: uuid(&format!("5eed0001-51ce-4a0b-8f00-{index:012x}")),
+        uid: Some(uuid(&format!("5eed0001-51ce-4a0b-8f00-{index:012x}"))),
         number: Some(format!("{:08}", index + 1)),
         name: instance.name.clone(),
         display_name: Some(format!("Model {index}")),
@@ -50,8 +50,8 @@ fn of_catalog(instance: &OldInstance, index: usize) -> KnownInstance {
     }
 }
 
-fn uuid(text: &str) -> Option<uuid::Uuid> {
-    Some(uuid::Uuid::parse_str(text).unwrap())
+fn uuid(text: &str) -> uuid::Uuid {
+    uuid::Uuid::parse_str(text).unwrap()
 }
 
 fn lint_of(plan: &MigrationPlan, sandbox: &Sandbox) -> Vec<Finding> {
@@ -111,7 +111,7 @@ fn what_a_config_lacks_comes_from_its_folder_then_from_the_catalog_then_is_new()
     sandbox.write_json("b", &minimal_with(&json!({"name": "b", "schema_version": "2"})));
     sandbox.write_json("c", &minimal_with(&json!({"name": "c", "schema_version": "2"})));
     let known = [KnownInstance {
-        uid: uuid("00000000-0000-0000-0000-0000000000bb"),
+        uid: Some(uuid("00000000-0000-0000-0000-0000000000bb")),
         number: Some("00000031".to_owned()),
         name: "b".to_owned(),
         display_name: Some("Bee".to_owned()),
