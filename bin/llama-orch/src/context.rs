@@ -13,7 +13,7 @@ use orchestratord::daemon::{DaemonOptions, load_settings};
 use pool_manager::view::{Slots, Viewer};
 use state_store::StateReader;
 
-use crate::arguments::GlobalArguments;
+use crate::arguments::{ColorChoice, GlobalArguments};
 use crate::ending::CommandResult;
 use crate::printer::Printer;
 use crate::talk::Talk;
@@ -22,9 +22,11 @@ use crate::talk::Talk;
 const DATA_FOLDER: &str = "llama-orch";
 
 /// The surroundings of one command.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) printer: Printer,
     pub(crate) talk: Talk,
+    pub(crate) color: ColorChoice,
     choice: HomeChoice,
     /// Whether the platform told its data folder, should that be the home.
     has_data_folder: bool,
@@ -49,6 +51,7 @@ impl Context {
         Self {
             printer: Printer::new(global.json),
             talk,
+            color: global.color,
             choice,
             has_data_folder: data_folder.is_some(),
             server: global.server.clone(),

@@ -68,12 +68,21 @@ impl Talk {
 impl ColorChoice {
     /// Whether stderr is coloured.
     pub(crate) fn on_stderr(self) -> bool {
+        self.on(std::io::stderr().is_terminal())
+    }
+
+    /// Whether stdout is coloured.
+    pub(crate) fn on_stdout(self) -> bool {
+        self.on(std::io::stdout().is_terminal())
+    }
+
+    fn on(self, is_terminal: bool) -> bool {
         let unwanted =
             || std::env::var_os(orch_runtime::environment::NO_COLOR).is_some_and(|it| !it.is_empty());
         match self {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => std::io::stderr().is_terminal() && !unwanted(),
+            ColorChoice::Auto => is_terminal && !unwanted(),
         }
     }
 }

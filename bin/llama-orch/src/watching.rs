@@ -10,9 +10,21 @@ use pool_manager::view::{InstanceView, broken_line};
 use crate::context::Context;
 use crate::runtime::block_on;
 
+/// Who told what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// A control plane elsewhere.
+    Elsewhere,
+    /// The living daemon of this home.
+    Daemon,
+    /// Nobody keeps the instances: this process has looked itself.
+    Nobody,
+}
+
 /// One look.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) keeper: Keeper,
     pub(crate) rows: Vec<InstanceView>,
     /// Empty unless asked for.
     pub(crate) stats: Vec<InstanceStats>,
@@ -47,7 +59,7 @@ pub(crate) fn look_closely(context: &Context, sampler: &mut Sampler) -> Result<S
 fn take_look(context: &Context, sampler: Option<&mut Sampler>) -> Result<Seen, Failure> {
     if let Some(client) = context.remote()? {
         let (rows, stats) = block_on(ask(&client, sampler.is_some()))?;
-        return Ok(Seen { rows, stats, broken: Vec::new(), trouble: None });
+        return Ok(Seen { keeper: Keeper::Elsewhere, rows, stats, broken: Vec::new(), trouble: None });
     }
     look_here(context, sampler)
 }
@@ -58,7 +70,7 @@ fn look_here(context: &Context, sampler: Option<&mut Sampler>) -> Result<Seen, F
     if let Some(client) = DaemonClient::living(context.home()?) {
         match block_on(ask(&client, sampler.is_some())) {
             Ok((rows, stats)) => {
-                return Ok(Seen { rows, stats, broken: catalog.broken, trouble });
+                return Ok(Seen { keeper: Keeper::Daemon, rows, stats, broken: catalog.broken, trouble });
             }
             Err(failure) => trouble = Some(failure.message),
         }
@@ -71,7 +83,7 @@ fn look_here(context: &Context, sampler: Option<&mut Sampler>) -> Result<Seen, F
             block_on(async { Ok::<_, Failure>(sampler.sample(&targets).await) })?
         }
     };
-    Ok(Seen { rows, stats, broken: catalog.broken, trouble })
+    Ok(Seen { keeper: Keeper::Nobody, rows, stats, broken: catalog.broken, trouble })
 }
 
 async fn ask(

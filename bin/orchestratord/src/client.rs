@@ -55,6 +55,15 @@ impl DaemonClient {
         Ok(Self { host, port: uri.port_u16().unwrap_or(80), token })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("http://[{}]:{}", self.host, self.port)
+        } else {
+            format!("http://{}:{}", self.host, self.port)
+        }
+    }
+
     pub async fn instances(&self) -> Result<Vec<InstanceView>, Failure> {
         self.get("/v2/instances", ANSWER_LIMIT).await
     }

@@ -84,6 +84,9 @@ pub enum Command {
     Health(HealthArguments),
     /// What instances use and do now: processor, memory, slots, tokens a second
     Stats(StatsArguments),
+    /// Watch and steer all instances on one screen
+    #[command(visible_alias = "top")]
+    Dashboard(DashboardArguments),
     /// Show an engine's output
     Logs(LogsArguments),
     /// Tell all about one instance

@@ -39,6 +39,13 @@ pub struct StatsArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct DashboardArguments {
+    /// Show events of this instance only
+    #[arg(long, value_name = "NAME")]
+    pub events_for: Option<String>,
+}
+
+#[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LogsArguments {
     #[command(subcommand)]

@@ -51,7 +51,7 @@ fn query(context: &Context, arguments: &EventsArguments) -> Result<EventQuery, F
 }
 
 /// An instance whose config cannot be used still has a history.
-fn find(context: &Context, selector: &str) -> Result<InstanceName, Failure> {
+pub(crate) fn find(context: &Context, selector: &str) -> Result<InstanceName, Failure> {
     let catalog = context.catalog()?;
     match catalog.select(selector) {
         Ok(instance) => Ok(instance.config.name.clone()),

@@ -20,8 +20,11 @@ mod stats;
 mod unlock;
 mod up;
 
+pub(crate) use events::find as find_instance;
+
 use crate::arguments::{Command, EngineAction};
 use crate::context::Context;
+use crate::dashboard;
 use crate::ending::CommandResult;
 use crate::runtime::exit_on_interrupt;
 
@@ -44,6 +47,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Health(arguments) => health::run(context, &arguments),
         Command::Logs(arguments) => logs::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
+        Command::Dashboard(arguments) => dashboard::run(context, &arguments),
         Command::Describe { name } => describe::run(context, &name),
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Config { action } => config::run(context, action),
@@ -78,6 +82,7 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Rm(_)
             | Command::Ps(_)
             | Command::Stats(_)
+            | Command::Dashboard(_)
             | Command::Describe { .. }
     )
 }

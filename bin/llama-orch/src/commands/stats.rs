@@ -1,11 +1,11 @@
 //! `stats`: what instances use and do, now.
 
-use orch_core::ReplicaId;
 use pool_manager::stats::{InstanceStats, Sampler};
 
 use crate::arguments::StatsArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
+use crate::rows::replica_name;
 use crate::runtime::watch;
 use crate::watching::look_closely;
 use crate::words::{or_dash, show_percent, show_rate, show_slots};
@@ -31,10 +31,7 @@ pub(super) fn run(context: &Context, arguments: &StatsArguments) -> CommandResul
 
 fn cells(row: &InstanceStats) -> Vec<String> {
     vec![
-        match row.replica_id {
-            ReplicaId::FIRST => row.name.clone(),
-            ReplicaId(number) => format!("{}/{number}", row.name),
-        },
+        replica_name(&row.name, row.replica_id),
         or_dash(row.pid),
         or_dash(row.cpu_percent.map(show_percent)),
         or_dash(row.rss_bytes),

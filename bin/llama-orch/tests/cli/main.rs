@@ -8,6 +8,7 @@
 
 mod configs;
 mod daemon;
+mod dashboard;
 #[cfg(unix)]
 mod doctor;
 mod engines;
