@@ -29,6 +29,7 @@ pub(super) fn run(context: &Context, arguments: &UpArguments) -> CommandResult {
             Failure::new(ExitCode::Usage, "the output is on the machine where the instances are").into()
         );
     }
+    logs::warn_of_large_logs(context);
     let warnings = Warnings::default();
     tell_findings(context, &plane, &chosen, &warnings)?;
     let sweeping = is_sweeping(&arguments.selection);

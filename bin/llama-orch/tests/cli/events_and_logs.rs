@@ -114,3 +114,61 @@ fn describe_tells_process_exit_events_and_paths() {
         assert!(sheet.contains(part), "{part} is missing in\n{sheet}");
     }
 }
+
+#[test]
+fn cleaning_reaches_replicas_instances_that_are_gone_and_the_daemon() {
+    let home = home_with_engine();
+    add_instance(&home, "chat", &[]);
+    let logs = home.layout().logs();
+    for file in ["chat/stdout.r1.log", "gone/stderr.log", "gone/stderr.log.1", "daemon.log.1", "daemon.log"] {
+        let path = logs.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "old").unwrap();
+    }
+    fs::write(logs.join("gone/notes.txt"), "mine").unwrap();
+    let run = home.llama_orch(&["logs", "clean", "--older-than", "0", "--json"]);
+    assert_eq!(run.expect_exit(0).json()["freed_bytes"], 12, "{run}");
+    assert!(logs.join("daemon.log").exists() && logs.join("gone/notes.txt").exists());
+    assert!(!logs.join("gone/stderr.log").exists() && !logs.join("chat/stdout.r1.log").exists());
+}
+
+#[test]
+fn logs_over_a_gigabyte_are_warned_of_and_their_tail_is_quick() {
+    let home = home_with_engine();
+    add_instance(&home, "chat", &[]);
+    let folder = home.layout().instance_logs(&"chat".parse().unwrap());
+    fs::create_dir_all(&folder).unwrap();
+    let mut log = fs::File::create(folder.join("stderr.log")).unwrap();
+    std::io::Seek::seek(&mut log, std::io::SeekFrom::Start(2_000_000_000)).unwrap();
+    std::io::Write::write_all(&mut log, b"\nlast\n").unwrap();
+    let run = home.llama_orch(&["logs", "chat", "-n", "1"]);
+    assert_eq!(run.expect_exit(0).stdout, "last\n");
+    assert!(run.stderr.contains("all logs together take 1.9 GiB; llama-orch logs clean"), "{run}");
+    let up = home.llama_orch(&["up", "chat"]);
+    assert!(up.expect_exit(0).stderr.contains("all logs together take"), "{up}");
+}
+
+/// Absolute templates lead anywhere: here to a file system without any room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_without_room_for_logs_is_refused() {
+    let small = std::path::Path::new("/sys");
+    let Some(free) = engine_process::free_space(small).filter(|free| free.0 < 100 * 1024 * 1024) else {
+        eprintln!("SKIPPED: {} is no small file system here", small.display());
+        return;
+    };
+    let home = home_with_engine();
+    let (model, log) = (home.tiny_model(), small.join("{name}.log"));
+    home.write_instance(
+        "chat",
+        &serde_json::json!({
+            "name": "chat",
+            "model": {"path": model},
+            "server": {"port": testkit::free_port()},
+            "logs": {"stderr": log},
+        }),
+    );
+    let run = home.llama_orch(&["up", "chat"]);
+    let error = crate::scene::only_error(run.expect_exit(30));
+    assert!(error.contains(&format!("only {free} are free for logs")), "{run}");
+}

@@ -286,3 +286,52 @@ fn a_log_that_was_removed_stays_bounded() {
     let open = std::fs::metadata(format!("/proc/{}/fd/1", engine.identity.pid)).unwrap();
     assert!(open.len() <= 8000, "{}", open.len());
 }
+
+#[test]
+fn rotated_files_over_their_age_go_while_the_engine_runs() {
+    let scene = Scene::fake(&[]);
+    let log = &scene.spec.stderr_log;
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    for (number, days) in [(1, 1), (2, 8)] {
+        let file = std::fs::File::create(rotated(log, number)).unwrap();
+        let age = Duration::from_hours(24 * days);
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+    }
+    scene.launch_ready();
+    wait_for("the old file to go", LIMIT, || !rotated(log, 2).exists());
+    assert!(rotated(log, 1).exists(), "it is younger than seven days");
+}
+
+/// File systems in memory cannot take blocks out of a file: what was copied is cut off there.
+#[test]
+fn where_blocks_cannot_be_taken_out_of_a_file_rotation_copies_and_cuts() {
+    let memory = Path::new("/dev/shm");
+    if !memory.is_dir() {
+        eprintln!("SKIPPED: there is no file system in memory here");
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("llama-orch-logs-").tempdir_in(memory).unwrap();
+    let mut scene = Scene::fake(&[("FAKE_LOG_EVERY_MS", "1")]);
+    scene.spec.stdout_log = folder.path().join("stdout.log");
+    scene.spec.stderr_log = folder.path().join("stderr.log");
+    scene.spec.log_max_bytes = 4000;
+    scene.spec.log_rotation = 5;
+    scene.launch();
+    let log = &scene.spec.stdout_log;
+    wait_for("all files that are kept", LIMIT, || rotated(log, 5).exists());
+    assert!(!rotated(log, 6).exists());
+    wait_for("the bounds", LIMIT, || bytes_of(log) <= 6 * 4000 + 2000);
+    for number in 1..=5 {
+        // A rotation may rename it at this moment.
+        let Ok(text) = std::fs::read_to_string(rotated(log, number)) else { continue };
+        assert!(text.ends_with('\n'), "{number} ends in the middle of a line");
+        let torn = text.lines().filter(|line| !line.trim().is_empty() && !is_tick(line));
+        assert_eq!(torn.collect::<Vec<_>>(), [""; 0], "torn in {number}");
+    }
+}
+
+/// A whole line of the fake engine: of its start, or a tick.
+fn is_tick(line: &str) -> bool {
+    let Some(number) = line.strip_prefix("stdout tick ") else { return !line.contains("tick") };
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}

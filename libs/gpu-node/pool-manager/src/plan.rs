@@ -43,7 +43,7 @@ pub(crate) fn plan_start(
         EngineChoice::Recorded(executable) => node.engines.profile(executable)?,
     };
     let port = choose_port(config)?;
-    check_log_space(node)?;
+    check_log_space(&node.home, instance, replica)?;
     assemble(&node.home, &node.parent_environment, instance, replica, &profile, port)
 }
 
@@ -157,13 +157,43 @@ fn port_taken(name: &InstanceName, port: u16) -> Failure {
     ))
 }
 
-fn check_log_space(node: &Node) -> Result<(), Failure> {
-    match engine_process::free_space(node.home.root()) {
-        Some(free) if free < LOG_SPACE_NEEDED => Err(Failure::new(
-            ExitCode::StartFailed,
-            format!("only {free} are free for logs below {}", node.home.root().display()),
-        )
-        .hint("free some disk space; `llama-orch logs clean` removes old logs")),
-        _ => Ok(()),
+/// Logs may lie elsewhere than the home.
+fn check_log_space(home: &HomeLayout, instance: &LoadedInstance, replica: ReplicaId) -> Result<(), Failure> {
+    let config = &instance.config;
+    for template in [&config.logs.stdout, &config.logs.stderr] {
+        let log = instance_config::log_path(template, config, home, replica);
+        let Some(folder) = log.ancestors().skip(1).find(|folder| folder.is_dir()) else { continue };
+        enough_for_logs(folder, engine_process::free_space(folder))?;
+    }
+    Ok(())
+}
+
+/// Where the system does not tell, nothing is refused.
+fn enough_for_logs(folder: &Path, free: Option<ByteCount>) -> Result<(), Failure> {
+    match free.filter(|free| *free < LOG_SPACE_NEEDED) {
+        None => Ok(()),
+        Some(free) => {
+            let message = format!(
+                "only {free} are free for logs below {}, a start needs {LOG_SPACE_NEEDED}",
+                folder.display()
+            );
+            Err(Failure::new(ExitCode::StartFailed, message)
+                .hint("free some disk space; `llama-orch logs clean` removes old logs"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_a_hundred_megabytes_for_logs_nothing_is_started() {
+        let judge = |free| enough_for_logs(Path::new("/h/logs"), free);
+        let refused = judge(Some(ByteCount(LOG_SPACE_NEEDED.0 - 1))).unwrap_err();
+        assert_eq!(refused.exit, ExitCode::StartFailed);
+        assert!(refused.message.contains("/h/logs") && refused.hint.unwrap().contains("logs clean"));
+        assert!(judge(Some(LOG_SPACE_NEEDED)).is_ok());
+        assert!(judge(None).is_ok(), "where the system does not tell, nothing is refused");
     }
 }
