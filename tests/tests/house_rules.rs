@@ -9,7 +9,10 @@ const MOST_LINES: usize = 600;
 const MOST_LINES_OF_MAIN: usize = 60;
 
 /// Crates whose only users are developers.
-const FOR_DEVELOPERS: &[&str] = &["libs/testkit/", "xtask/", "tests/"];
+const FOR_DEVELOPERS: &[&str] = &["libs/testkit/", "xtask/", "tests/", "fuzz/"];
+
+/// What fuzzing leaves behind.
+const LEFT_BY_FUZZING: &[&str] = &["target", "corpus", "artifacts", "coverage", "Cargo.lock"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -27,7 +30,8 @@ fn collect(root: &Path, folder: &Path, texts: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let not_ours = folder == root && matches!(name.as_str(), ".git" | "target" | "shared");
-        if not_ours || matches!(name.as_str(), "node_modules" | "__pycache__") {
+        let left_by_fuzzing = folder == root.join("fuzz") && LEFT_BY_FUZZING.contains(&name.as_str());
+        if not_ours || left_by_fuzzing || matches!(name.as_str(), "node_modules" | "__pycache__") {
             continue;
         }
         let path = entry.path();

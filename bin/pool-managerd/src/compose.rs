@@ -172,6 +172,13 @@ pub fn host_name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// How many threads compute best on this machine: one for each physical core that this process may use.
+pub fn compute_threads() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = sysinfo::System::physical_core_count().ok().filter(|cores| *cores > 0).unwrap_or(allowed);
+    u32::try_from(cores.min(allowed)).unwrap_or(u32::MAX)
+}
+
 /// A blocking step that is still under way when the daemon ends is cut after so long: each is safe to be cut.
 pub const LAST_MOMENTS: Duration = Duration::from_millis(200);
 

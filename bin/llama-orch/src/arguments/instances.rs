@@ -43,13 +43,13 @@ pub struct InitArguments {
     /// Layers on the device [default: none on the cpu, all elsewhere]
     #[arg(long, value_name = "N")]
     pub layers: Option<u32>,
-    /// Tokens of context, shared by the slots
+    /// Tokens of context, shared by the slots [default: 4096, or the model's own if that is less]
     #[arg(long, value_name = "N")]
     pub context: Option<u32>,
-    /// CPU threads; 8 when absent
+    /// CPU threads [default: the physical cores, at most 8 beside a GPU]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
-    /// Starting point: chat, shared, embedding, rerank
+    /// Starting point: chat, shared, embedding, rerank; cpu, vulkan, cuda, metal, hip
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
     /// Replace the config of that name

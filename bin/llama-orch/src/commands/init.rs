@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use instance_config::{Backend, LoadedInstance, NewInstance, PortChoice, Severity, lint_instance};
 use orch_core::{Failure, HomeLayout, InstanceName, UnixMillis};
+use orchestratord::compose;
 use serde_json::json;
 
 use super::config::facts::Facts;
@@ -62,6 +63,15 @@ fn port_is_free(port: u16) -> bool {
 fn new_instance(context: &Context, arguments: &InitArguments) -> Result<NewInstance, Failure> {
     let home = context.home()?;
     let template = arguments.template.as_deref().map(instance_config::find_template).transpose()?;
+    let of_template = template.and_then(|template| template.backend);
+    let backend = match arguments.backend {
+        BackendArgument::Auto => of_template.unwrap_or_else(|| backend_of_machine(home)),
+        BackendArgument::Cpu => Backend::Cpu,
+        BackendArgument::Vulkan => Backend::Vulkan,
+        BackendArgument::Cuda => Backend::Cuda,
+        BackendArgument::Metal => Backend::Metal,
+        BackendArgument::Hip => Backend::Hip,
+    };
     Ok(NewInstance {
         name: arguments.name.clone(),
         model: instance_config::model_field(&arguments.model, &working_folder(), home),
@@ -69,21 +79,24 @@ fn new_instance(context: &Context, arguments: &InitArguments) -> Result<NewInsta
             PortArgument::Fixed(port) => PortChoice::Fixed(port),
             PortArgument::Auto => PortChoice::Auto,
         },
-        backend: match arguments.backend {
-            BackendArgument::Auto => backend_of_machine(home),
-            BackendArgument::Cpu => Backend::Cpu,
-            BackendArgument::Vulkan => Backend::Vulkan,
-            BackendArgument::Cuda => Backend::Cuda,
-            BackendArgument::Metal => Backend::Metal,
-            BackendArgument::Hip => Backend::Hip,
-        },
+        backend,
         device: arguments.device,
         layers: arguments.layers,
         context: arguments.context,
-        threads: arguments.threads,
+        threads: arguments.threads.or_else(|| Some(threads_of_machine(backend))),
         template,
         force: arguments.force,
     })
+}
+
+/// Threads that compute beside a GPU do little: more of them only wait for each other.
+const MOST_THREADS_BESIDE_A_GPU: u32 = 8;
+/// The most that the format allows.
+const MOST_THREADS: u32 = 1024;
+
+fn threads_of_machine(backend: Backend) -> u32 {
+    let most = if backend == Backend::Cpu { MOST_THREADS } else { MOST_THREADS_BESIDE_A_GPU };
+    compose::compute_threads().clamp(1, most)
 }
 
 fn findings(context: &Context, instance: &LoadedInstance) -> Result<Vec<instance_config::Finding>, Failure> {

@@ -53,6 +53,24 @@ fn init_says_what_it_wrote_and_what_is_missing() {
 }
 
 #[test]
+fn init_chooses_threads_context_and_device_by_machine_model_and_template() {
+    let home = TempHome::new();
+    let model = home.tiny_model().display().to_string();
+    let written = |name: &str, arguments: &[&str]| {
+        home.llama_orch(&[&["--quiet", "init", name, "--model", &model], arguments].concat()).expect_exit(0);
+        home.llama_orch(&["config", "show", name, "--json"]).expect_exit(0).json()["config"].clone()
+    };
+    let plain = written("plain", &["--backend", "cpu"]);
+    let cpus = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!((1..=cpus).contains(&plain["model"]["threads"].as_u64().unwrap()), "{plain}");
+    assert_eq!(plain["model"]["context_size"], 2048, "the tiny model was made for so many");
+    let gpu = written("gpu", &["--template", "vulkan"]);
+    assert_eq!((&gpu["gpu"]["backend"], &gpu["gpu"]["layers"]), (&json!("vulkan"), &json!(999)));
+    let both = written("both", &["--template", "vulkan", "--backend", "cpu", "--threads", "3"]);
+    assert_eq!((&both["gpu"]["backend"], &both["model"]["threads"]), (&json!("cpu"), &json!(3)));
+}
+
+#[test]
 fn init_refuses_a_name_and_a_port_that_are_taken() {
     let home = TempHome::new();
     home.llama_orch(&["init", "a", "--model", "m.gguf", "--port", "8123"]).expect_exit(0);

@@ -136,6 +136,8 @@ fn is_candidate(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn handoff() -> Handoff {
@@ -182,6 +184,36 @@ mod tests {
         let found = scan_handoffs(folder.path());
         assert_eq!(found.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false]);
         assert!(scan_handoffs(&file("missing")).is_empty());
+    }
+
+    #[test]
+    fn a_handoff_that_is_cut_anywhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chat-r0.json");
+        handoff().write(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let closing = whole.iter().rposition(|byte| *byte == b'}').unwrap();
+        for length in 0..=closing {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(Handoff::read(&path).is_err(), "cut at {length}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn arbitrary_bytes_as_a_handoff_never_panic_and_hide_no_other(
+            bytes in proptest::collection::vec(any::<u8>(), 0..512),
+            depth in 0usize..40_000,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            handoff().write(&folder.path().join("chat-r0.json")).unwrap();
+            std::fs::write(folder.path().join("a-r0.json"), &bytes).unwrap();
+            std::fs::write(folder.path().join("b-r0.json"), "[".repeat(depth)).unwrap();
+            let found = scan_handoffs(folder.path());
+            prop_assert_eq!(found.iter().flatten().filter(|found| found.pool_id == "chat").count(), 1);
+        }
     }
 
     #[test]

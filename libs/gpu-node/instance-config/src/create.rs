@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::field::Field;
+use crate::gguf::trained_context;
 use crate::loaded::{load_document, write_document};
 use crate::reader::SCHEMA_VERSION;
-use crate::{Backend, Catalog, LoadedInstance, Template};
+use crate::{Backend, Catalog, LoadedInstance, Template, resolve_model_path};
 
 /// Which port a new instance gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub struct NewInstance {
     pub device: Option<u32>,
     /// All of them on a GPU backend, none on a CPU, when not given.
     pub layers: Option<u32>,
+    /// The template's or the default, and no more than the model was trained for, when not given.
     pub context: Option<u32>,
     pub threads: Option<u32>,
     pub template: Option<&'static Template>,
@@ -54,12 +56,33 @@ pub fn create(
     let document = document(catalog, new, port, now);
     let path = replaced.unwrap_or_else(|| home.instance_config(&new.name));
     let instance = load_document(&path, document).map_err(|broken| broken.failure())?;
+    let instance = within_model(instance, new, home)?;
     crate::home::create(home).map_err(|error| {
         Failure::new(ExitCode::General, format!("{} cannot be created: {error}", home.root().display()))
     })?;
     write_document(&path, &instance.document.0)?;
     Ok(instance)
 }
+
+/// Nobody asked for a context: it is no longer than what the model was trained for.
+fn within_model(
+    instance: LoadedInstance,
+    new: &NewInstance,
+    home: &HomeLayout,
+) -> Result<LoadedInstance, Failure> {
+    let model = resolve_model_path(&instance.config, &instance.path, home);
+    let trained = trained_context(&model).and_then(|trained| u32::try_from(trained).ok());
+    let Some(trained) = trained.filter(|_| new.context.is_none()) else { return Ok(instance) };
+    if instance.config.model.context_size <= trained {
+        return Ok(instance);
+    }
+    let mut document = instance.document.0;
+    put(&mut document, "model.context_size", json!(trained.max(SHORTEST_CONTEXT)));
+    load_document(&instance.path, document).map_err(|broken| broken.failure())
+}
+
+/// The least that the format allows.
+const SHORTEST_CONTEXT: u32 = 512;
 
 /// The file that this name has already, which only `force` may replace.
 fn replaced_path(

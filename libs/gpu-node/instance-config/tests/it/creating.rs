@@ -4,7 +4,7 @@ use instance_config::{
 use orch_core::{ExitCode, InstanceName, UnixMillis};
 use serde_json::{Value, json};
 
-use crate::sandbox::{Sandbox, minimal_with};
+use crate::sandbox::{Sandbox, minimal_with, tiny_gguf};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -122,6 +122,36 @@ fn every_template_gives_a_valid_config_and_what_was_asked_for_wins() {
         assert_eq!(sandbox.catalog().instances[0].findings, [], "{}", template.name);
     }
     assert_eq!(find_template("none").unwrap_err().exit, ExitCode::Usage);
+}
+
+#[test]
+fn a_template_for_a_device_says_what_it_computes_on() {
+    for name in ["cpu", "vulkan", "cuda", "metal", "hip"] {
+        let template = find_template(name).unwrap();
+        assert_eq!(template.backend.unwrap().label(), name);
+        let sandbox = Sandbox::new();
+        let asked =
+            NewInstance { template: Some(template), backend: template.backend.unwrap(), ..new("chat") };
+        make(&sandbox, &asked).unwrap();
+        let config = sandbox.catalog().instances[0].config.clone();
+        assert_eq!(config.gpu.layers, if name == "cpu" { 0 } else { 999 }, "{name}");
+        assert_eq!(config.model.batch_size, if name == "cpu" { 512 } else { 2048 }, "{name}");
+    }
+}
+
+#[test]
+fn a_context_that_nobody_asked_for_is_no_longer_than_the_models_own() {
+    let sandbox = Sandbox::new();
+    sandbox.write_file("models/m.gguf", tiny_gguf(2048));
+    assert_eq!(make(&sandbox, &new("plain")).unwrap()["model"]["context_size"], 2048);
+    let chat = NewInstance { template: Some(find_template("chat").unwrap()), ..new("templated") };
+    assert_eq!(make(&sandbox, &chat).unwrap()["model"]["context_size"], 2048);
+    let asked = NewInstance { context: Some(8192), ..new("asked") };
+    assert_eq!(make(&sandbox, &asked).unwrap()["model"]["context_size"], 8192);
+    sandbox.write_file("models/m.gguf", tiny_gguf(131_072));
+    assert_eq!(make(&sandbox, &new("long")).unwrap()["model"].get("context_size"), None);
+    sandbox.write_file("models/m.gguf", tiny_gguf(64));
+    assert_eq!(make(&sandbox, &new("short")).unwrap()["model"]["context_size"], 512);
 }
 
 #[cfg(unix)]

@@ -246,6 +246,25 @@ fn the_hash_does_not_depend_on_how_a_config_is_written() {
     assert_eq!(config_hash(&config_with(&written_out)), config_hash(&config_with(&short)));
 }
 
+#[test]
+fn a_config_that_is_cut_anywhere_is_a_parse_error_and_too_large_a_one_too() {
+    let sandbox = Sandbox::new();
+    let whole = minimal_with(&json!({"args": ["-ot", r"blk\.(1|2)=CPU"], "tags": ["é"]})).to_string();
+    for length in 0..whole.len() {
+        let broken = load_file(&sandbox.write("chat", &whole.as_bytes()[..length])).unwrap_err();
+        assert_eq!(broken.exit, ExitCode::ConfigParse, "cut at {length}");
+    }
+    let large = minimal_with(&json!({"model_metadata": "x".repeat(5 * 1024 * 1024)}));
+    assert_eq!(sandbox.load(&large).unwrap_err().exit, ExitCode::ConfigParse);
+}
+
+#[test]
+fn of_a_key_that_is_written_twice_the_last_counts() {
+    let sandbox = Sandbox::new();
+    let text = r#"{"name": "chat", "model": {"path": "a.gguf"}, "model": {"path": "b.gguf"}}"#;
+    assert_eq!(load_file(&sandbox.write("chat", text)).unwrap().config.model.path, "b.gguf");
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

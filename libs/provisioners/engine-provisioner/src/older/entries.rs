@@ -139,7 +139,7 @@ impl Entry {
     pub(super) fn label(&self) -> String {
         match &self.version {
             Some(version) => format!("{version} ({})", self.id),
-            None => self.id.to_string(),
+            None => format!("in {}", self.folder.display()),
         }
     }
 

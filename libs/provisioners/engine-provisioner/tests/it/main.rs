@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod files;
+mod hostile;
 mod kills;
 mod local_server;
 mod older;
