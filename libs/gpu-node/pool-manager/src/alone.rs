@@ -158,8 +158,9 @@ async fn await_ready(
             let lock = InstanceLock::acquire(node, &config.name, "up")?;
             let (name, host) = (&config.name, &config.server.host);
             operate::terminate(node, &lock, name, host, ReplicaId::FIRST, false)?;
-            let failure =
-                Failure::new(ExitCode::StartFailed, format!("loading {} made no progress", config.name));
+            let why = cold.map_or(String::new(), |cold| format!(": {cold}"));
+            let message = format!("loading {} made no progress{why}", config.name);
+            let failure = Failure::new(ExitCode::StartFailed, message);
             recorder(node, instance).start_failed(&failure, None)?;
             return Err(failure);
         }

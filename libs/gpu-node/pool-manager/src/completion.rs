@@ -15,6 +15,8 @@ pub(crate) enum Completion {
     Declined(String),
     /// An error of its own, an answer that is none, a connection that broke off.
     Failed(String),
+    /// Nobody took the connection.
+    Refused,
     /// No answer within the limit.
     Silent,
 }
@@ -33,6 +35,7 @@ pub(crate) async fn complete_once(prober: &Prober, prompt: &str, limit: Duration
     match tokio::time::timeout(limit, both).await {
         Ok(Ok(answer)) => judge(&answer),
         Ok(Err(ProbeError::Timeout)) | Err(_) => Completion::Silent,
+        Ok(Err(ProbeError::Refused)) => Completion::Refused,
         Ok(Err(error)) => Completion::Failed(error.to_string()),
     }
 }

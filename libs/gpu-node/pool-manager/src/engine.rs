@@ -48,6 +48,7 @@ impl WarmUp {
         let why = match complete_once(prober, &self.prompt, self.limit).await {
             Completion::Done => return Ok(()),
             Completion::Declined(why) | Completion::Failed(why) => why,
+            Completion::Refused => "connection refused".to_owned(),
             Completion::Silent => format!("no answer within {} s", self.limit.as_secs_f64()),
         };
         Err(format!("the warm-up completion failed: {why}"))

@@ -26,6 +26,7 @@ mod removal;
 mod shown;
 pub mod stats;
 mod supervisor;
+mod suspicion;
 mod traffic;
 pub mod view;
 

@@ -136,6 +136,12 @@ impl Lifecycle {
         arrows.into_iter().filter_map(|to| self.turn(to, Some(reason))).collect()
     }
 
+    /// Whether the engine says that it is well, past its start period: only then its use is in doubt.
+    pub fn may_be_wedged(&self, now: Instant) -> bool {
+        let Phase::Running { since, .. } = self.phase else { return false };
+        self.health == Health::Healthy && now.duration_since(since) >= self.policy.start_period
+    }
+
     /// As with failed probes, nothing counts so soon after the start.
     pub(super) fn wedged(&mut self, reason: &str, now: Instant) -> Vec<Effect> {
         let Phase::Running { since, .. } = self.phase else { return Vec::new() };

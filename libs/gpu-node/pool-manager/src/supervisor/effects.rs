@@ -87,6 +87,7 @@ impl Supervisor {
         let hurry = Arc::new(Notify::new());
         self.hurry = Some(Arc::clone(&hurry));
         self.examination = None;
+        self.watch.inquiry = None;
         self.job = Some(Box::pin(async move {
             let name = &instance.config.name;
             let hurried = tokio::select! {

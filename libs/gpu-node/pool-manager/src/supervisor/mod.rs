@@ -3,6 +3,7 @@
 
 mod effects;
 mod takeover;
+mod usefulness;
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -22,7 +23,9 @@ use crate::lifecycle::{AfterStop, Event, Lifecycle, Phase, Policy, ProbeOutcome}
 use crate::node::Node;
 use crate::operate::Launched;
 use crate::record::Recorder;
+use crate::suspicion::Inquiry;
 use crate::traffic::ReplicaSnapshot;
+use usefulness::Watch;
 
 /// An unchanged finding is written to the health history at most so often.
 const HEALTH_HISTORY_PACE: Duration = Duration::from_secs(10);
@@ -94,6 +97,8 @@ enum Heard {
     Examined(Box<Examination>),
     EngineGone,
     ShimGone,
+    Inquired(Box<Inquiry>),
+    Look,
     Tick,
     Leave,
 }
@@ -123,6 +128,7 @@ pub(crate) struct Supervisor {
     /// Wakes the drain of the stop that is under way.
     hurry: Option<Arc<Notify>>,
     last_good_probe: UnixMillis,
+    watch: Watch,
 }
 
 impl Supervisor {
@@ -159,6 +165,7 @@ impl Supervisor {
             last_history: None,
             hurry: None,
             last_good_probe: UnixMillis::default(),
+            watch: Watch::new(),
         };
         let (begun, has_begun) = oneshot::channel();
         tasks.spawn("supervisor", supervisor.run(begun));
@@ -181,6 +188,12 @@ impl Supervisor {
                 Heard::Examined(examination) => self.examined(*examination).await,
                 Heard::EngineGone => self.engine_gone().await,
                 Heard::ShimGone => self.shim_gone().await,
+                Heard::Inquired(inquiry) => self.inquired(*inquiry).await,
+                // It changes nothing that anybody would have to hear of.
+                Heard::Look => {
+                    self.look_at_requests();
+                    continue;
+                }
                 Heard::Tick => self.step(Event::Tick).await,
                 Heard::Leave => break,
             }
@@ -191,7 +204,7 @@ impl Supervisor {
 
     async fn hear(&mut self) -> Heard {
         let token = self.tasks.token();
-        let tick = self.machine.next_tick();
+        let (tick, look) = (self.machine.next_tick(), self.next_look());
         tokio::select! {
             biased;
             () = token.cancelled() => Heard::Leave,
@@ -201,6 +214,8 @@ impl Supervisor {
             examination = next(&mut self.examination) => Heard::Examined(Box::new(examination)),
             command = self.inbox.recv() => command.map_or(Heard::Leave, Heard::Command),
             () = sleep_until(tick) => Heard::Tick,
+            inquiry = next(&mut self.watch.inquiry) => Heard::Inquired(Box::new(inquiry)),
+            () = sleep_until(look) => Heard::Look,
         }
     }
 
@@ -211,6 +226,7 @@ impl Supervisor {
         self.engine_exit = Some(exit_of((engine.identity.pid, engine.identity.started_at.clone())));
         self.shim_exit = engine.shim.clone().map(exit_of);
         self.engine = Some(engine);
+        self.watch = Watch::new();
     }
 
     fn forget_engine(&mut self) {
@@ -218,6 +234,7 @@ impl Supervisor {
         self.engine_exit = None;
         self.shim_exit = None;
         self.examination = None;
+        self.watch.inquiry = None;
     }
 
     async fn command(&mut self, command: Command) {

@@ -54,6 +54,7 @@ const KNOBS: &[Knob] = &[
     text("FAKE_TEXT", "what it says, again and again; one token a word"),
     number("FAKE_TOKENS", "tokens of an answer when the request sets no limit (8)"),
     number("FAKE_FIRST_TOKEN_MS", "before the first token"),
+    number("FAKE_WORKS", "uses the processor before the first token, as a real one does"),
     number("FAKE_TOKEN_MS", "before every other token"),
     number("FAKE_STATUS", "inference answers with this status"),
     number("FAKE_STATUS_TIMES", "only the next so many do"),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -125,10 +126,27 @@ fn strike(faults: &Faults, connection: &Connection, made: u64) -> io::Result<Opt
 fn make_token(engine: &Engine, connection: &Connection, made: u64) -> io::Result<()> {
     let faults = engine.faults();
     let knob = if made == 0 { "FAKE_FIRST_TOKEN_MS" } else { "FAKE_TOKEN_MS" };
-    connection.pause(faults.millis(knob))?;
+    if made == 0 && faults.is_on("FAKE_WORKS") {
+        work(connection, faults.millis(knob))?;
+    } else {
+        connection.pause(faults.millis(knob))?;
+    }
     let total = engine.counters.tokens.fetch_add(1, Ordering::Relaxed) + 1;
     if engine.may_crash && faults.number("FAKE_EXIT_AFTER_TOKENS").is_some_and(|limit| total > limit) {
         crash(engine);
+    }
+    Ok(())
+}
+
+/// A pause with a third of a core in use.
+fn work(connection: &Connection, time: Duration) -> io::Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let busy = Instant::now() + Duration::from_millis(5);
+        while Instant::now() < busy {
+            std::hint::spin_loop();
+        }
+        connection.pause(Duration::from_millis(10))?;
     }
     Ok(())
 }
