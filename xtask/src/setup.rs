@@ -16,7 +16,7 @@ use crate::command::{run, succeeds};
 pub(crate) fn everything() -> Result<()> {
     let has_engine = std::env::var_os("LLAMA_SERVER").is_some() || engine_folder().exists();
     let clients = python_clients_folder();
-    if has_engine && clients.exists() {
+    if has_engine && clients.exists() && has_terminal() {
         return Ok(());
     }
     fs::create_dir_all(cache_folder())
@@ -81,7 +81,15 @@ fn system_packages(has_engine: bool) -> Result<()> {
     if !has_engine && !succeeds("c++", &["--version"]) {
         missing.extend(["g++", "make"]);
     }
+    if !has_terminal() {
+        missing.push("tmux");
+    }
     if missing.is_empty() { Ok(()) } else { install_packages(&missing) }
+}
+
+/// The terminal in which tests look at the dashboard; they do so where there are terminals of that kind.
+fn has_terminal() -> bool {
+    cfg!(windows) || succeeds("tmux", &["-V"])
 }
 
 /// Installs Debian's packages, as root on Debian.

@@ -8,6 +8,7 @@ pub(crate) mod home;
 pub(crate) mod processes;
 pub(crate) mod raw_http;
 pub(crate) mod stream;
+pub(crate) mod terminal;
 
 use std::time::Duration;
 

@@ -43,6 +43,7 @@ pub(super) enum Message {
     /// Somebody asks the process to end.
     Terminated,
     /// Somebody asks the process to stop for a while.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix stops processes"))]
     Suspended,
     /// Something without which the dashboard cannot go on is gone.
     Broken(String),
