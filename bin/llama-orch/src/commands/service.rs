@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::arguments::ServiceArguments;
 use crate::context::Context;
+use crate::daemon_control::without_file;
 use crate::ending::{CommandResult, Ended};
 use crate::services::install::{carry_out, check_free, check_ours, check_removal};
 use crate::services::machine::{ThisMachine, on_path};
@@ -79,7 +80,7 @@ fn describe(context: &Context, arguments: &ServiceArguments) -> Result<(Manager,
         run_as: account(scope, home.root()),
         user_folder: user_folder()?,
         user_id: engine_process::user_id(),
-        daemon_lives: daemon_file::living(home).is_some(),
+        daemon_lives: daemon_file::living(home).is_some() || without_file(home).is_some(),
     };
     let manager = choose_manager(std::env::consts::OS, scope, |program| on_path(program).is_some());
     let manager = manager.ok_or_else(|| {

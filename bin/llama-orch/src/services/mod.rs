@@ -278,9 +278,15 @@ fn windows_path(folder: &str, parts: &[&str]) -> String {
     path
 }
 
+/// `\\?\C:\x` is how Windows itself writes a path in full, which its service tools do not take.
+fn without_marker(path: &str) -> &str {
+    let bare = path.strip_prefix(r"\\?\").filter(|bare| bare.as_bytes().get(1) == Some(&b':'));
+    bare.unwrap_or(path)
+}
+
 /// A path as the text of a file; paths that are no text cannot be written into one.
 pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
-    path.to_str().map(str::to_owned).ok_or_else(|| {
+    path.to_str().map(|text| without_marker(text).to_owned()).ok_or_else(|| {
         let message =
             format!("the path {} is not valid text, and cannot be given to a service", path.display());
         Failure::new(ExitCode::General, message)

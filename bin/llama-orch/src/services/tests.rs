@@ -391,6 +391,17 @@ fn an_argument_for_windows_arrives_as_it_was() {
 }
 
 #[test]
+fn paths_are_written_as_service_tools_take_them() {
+    for (path, text) in [
+        (r"\\?\C:\Users\ada", r"C:\Users\ada"),
+        (r"\\?\UNC\host\share", r"\\?\UNC\host\share"),
+        ("/home/ada", "/home/ada"),
+    ] {
+        assert_eq!(text_of(Path::new(path)).unwrap(), text);
+    }
+}
+
+#[test]
 fn text_for_the_task_scheduler_is_marked_as_utf_16() {
     assert_eq!(Step::bytes("<ü", plan::Encoding::Utf16), [0xff, 0xfe, 0x3c, 0, 0xfc, 0]);
 }
