@@ -110,6 +110,23 @@ fn fields_are_set_with_validation_and_the_rest_is_kept() {
 }
 
 #[test]
+fn a_change_tells_whether_the_running_engine_must_restart_for_it() {
+    let home = home_with_engine();
+    add_instance(&home, "chat", &[]);
+    let told = |assignment: &str| {
+        let run = home.llama_orch(&["config", "set", "chat", assignment]);
+        run.expect_exit(0);
+        run.stderr.trim().to_owned()
+    };
+    assert_eq!(told("tags=stopped"), "");
+    home.llama_orch(&["up", "chat"]).expect_exit(0);
+    assert_eq!(told("tags=live"), "the running engine needs no restart for it");
+    assert_eq!(told("server.parallel=2"), "the running engine hears of it at: llama-orch restart chat");
+    home.llama_orch(&["restart", "chat"]).expect_exit(0);
+    assert_eq!(told("aliases=gpt-4o"), "the running engine needs no restart for it");
+}
+
+#[test]
 fn the_database_is_made_anew_only_when_forced_and_never_without_a_backup() {
     let home = home_with_engine();
     add_instance(&home, "chat", &[]);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::access::{create_private_folders, write_private};
 use crate::endpoint_arguments;
-use crate::field::{Field, Reach};
+use crate::field::{FIELDS, Field, Reach};
 use crate::finding::{Finding, Severity};
 use crate::reader::{self, meant_path, written};
 use crate::{BrokenInstance, InstanceConfig};
@@ -171,6 +171,11 @@ fn put_variable(document: &mut Map<String, Value>, variable: &str, value: &str) 
 
 fn known_field(path: &str) -> Result<&'static Field, Failure> {
     Field::find(path).ok_or_else(|| {
+        if let Some(inside) = FIELDS.iter().find(|field| field.parts().0 == Some(path)) {
+            let message = format!("{path:?} is a section of an instance config, not a field");
+            return Failure::new(ExitCode::Usage, message)
+                .hint(format!("set what is in it, such as {}", inside.path));
+        }
         let failure = Failure::new(ExitCode::Usage, format!("{path:?} is not a field of an instance config"));
         match meant_path(path) {
             Some(meant) => failure.hint(format!("did you mean {meant}?")),
@@ -179,16 +184,21 @@ fn known_field(path: &str) -> Result<&'static Field, Failure> {
     })
 }
 
-/// What was typed, as JSON. Short lists may be written without brackets: `tags=chat,gpu`.
+/// What was typed, as JSON. Short lists may be written without brackets: `tags=chat,gpu`. What fits in no way is kept as
+/// it was meant, so that the refusal speaks of that.
 fn typed(field: &Field, text: &str) -> Value {
-    match serde_json::from_str(text) {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let as_text = if field.kind.splits_at_commas() {
+        json!(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>())
+    } else {
+        json!(text)
+    };
+    match parsed {
+        Some(Value::Null) => Value::Null,
         // A version or name that looks like a number is text all the same.
-        Ok(parsed) if field.kind.read(&parsed).is_ok_and(|read| read.notes.is_empty()) => parsed,
-        Ok(Value::Null) => Value::Null,
-        _ if field.kind.splits_at_commas() => {
-            json!(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>())
-        }
-        _ => json!(text),
+        Some(parsed) if field.kind.read(&parsed).is_ok_and(|read| read.notes.is_empty()) => parsed,
+        Some(parsed) if field.kind.read(&as_text).is_err() => parsed,
+        _ => as_text,
     }
 }
 

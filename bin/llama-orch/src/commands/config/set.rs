@@ -80,6 +80,8 @@ fn tell(context: &Context, before: &LoadedInstance, after: &LoadedInstance) -> C
         context
             .talk
             .note(&format!("the running engine hears of it at: llama-orch restart {}", after.config.name));
+    } else if row.pid.is_some() {
+        context.talk.note("the running engine needs no restart for it");
     }
     Ok(context.printer.line(format_args!("{} is changed", after.config.name))?)
 }

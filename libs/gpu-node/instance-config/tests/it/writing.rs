@@ -169,3 +169,48 @@ fn setting_the_port_of_an_older_config_is_not_overruled_by_its_args() {
     assert_eq!(load_file(&path).unwrap().config.server.port, 9001);
     assert_eq!(on_disk(&path)["args"], json!([]));
 }
+
+#[test]
+fn a_refusal_speaks_of_what_was_meant_and_names_the_field() {
+    let sandbox = Sandbox::new();
+    let mut instance = sandbox.load(&minimal_with(&json!({}))).unwrap();
+    for (field, value, message) in [
+        ("server.port", "8001.5", "server.port: must be a port number, is a number"),
+        ("args", "-v", "args: must be a list of texts, is text"),
+        ("env", "{\"A\": [1]}", "env: A: must be text, is a list"),
+        (
+            "healthcheck.expected_status",
+            "[]",
+            "healthcheck.expected_status: must name at least one HTTP status",
+        ),
+    ] {
+        let failure = instance.set(field, value).unwrap_err();
+        assert_eq!((failure.exit, failure.message.as_str()), (ExitCode::ConfigInvalid, message));
+    }
+    let section = instance.set("server", "{}").unwrap_err();
+    assert_eq!(section.exit, ExitCode::Usage);
+    assert_eq!(section.hint.as_deref(), Some("set what is in it, such as server.host"));
+}
+
+#[test]
+fn maps_and_lists_are_set_as_json() {
+    let sandbox = Sandbox::new();
+    let mut instance = sandbox.load(&minimal_with(&json!({}))).unwrap();
+    let assignments = [
+        ("env", r#"{"THREADS": 4, "NAME": "x", "GONE": null}"#),
+        ("args", r#"["-ot", "blk\\.(1|2)=CPU", "--seed", 7]"#),
+        ("healthcheck.expected_status", "200,204"),
+        ("model_metadata", r#"{"a": [1, null]}"#),
+        ("gpu.device_id", "null"),
+    ];
+    instance.set_all(&assignments).unwrap();
+    let config = &instance.config;
+    let env: Vec<(&str, &str)> =
+        config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(env, [("NAME", "x"), ("THREADS", "4")]);
+    assert_eq!(config.args, ["-ot", r"blk\.(1|2)=CPU", "--seed", "7"]);
+    assert_eq!(
+        (config.healthcheck.expected_status.as_slice(), config.gpu.device_id),
+        (&[200, 204][..], None)
+    );
+}
