@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use orch_core::{ExitCode, Failure};
@@ -25,21 +24,11 @@ pub struct DetachedCommand {
     pub working_dir: Option<PathBuf>,
 }
 
-/// Starts a process in a session of its own, without input, its output appended to a log file. Returns its pid.
+/// Starts a process without a terminal and without input, its output appended to a log file. Returns its pid.
 pub fn spawn_detached(command: &DetachedCommand, log_file: &Path) -> io::Result<u32> {
     private_files::create_parent(log_file)?;
     let log = private_files::options().create(true).append(true).open(log_file)?;
-    let mut child = Command::new(&command.executable);
-    child.args(&command.args).envs(command.env.iter().map(|(name, value)| (name, value)));
-    for name in &command.env_remove {
-        child.env_remove(name);
-    }
-    if let Some(folder) = &command.working_dir {
-        child.current_dir(folder);
-    }
-    child.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    sys::detach(&mut child);
-    Ok(child.spawn()?.id())
+    sys::spawn_detached(command, &log)
 }
 
 /// Why a daemon was not ended.

@@ -9,7 +9,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Resolves when this very process has ended (an unreaped one has). A pid that was reused counts as ended.
 pub async fn wait_for_exit(pid: u32, started_at: &StartMark) {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     if wait_by_handle(pid, started_at).await.is_ok() {
         return;
     }
@@ -36,4 +36,14 @@ async fn wait_by_handle(pid: u32, started_at: &StartMark) -> std::io::Result<()>
     let watched = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?;
     watched.readable().await?.retain_ready();
     Ok(())
+}
+
+#[cfg(windows)]
+async fn wait_by_handle(pid: u32, started_at: &StartMark) -> std::io::Result<()> {
+    use crate::sys::ProcessHandle;
+
+    match ProcessHandle::open(pid)? {
+        Some(handle) if handle.start_mark() == *started_at => crate::sys::signalled(&handle).await,
+        _ => Ok(()),
+    }
 }

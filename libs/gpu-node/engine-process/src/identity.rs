@@ -58,7 +58,7 @@ pub(crate) struct ProcessSight {
 
 /// The result of looking at a pid.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells hidden from gone"))]
+#[cfg_attr(target_os = "macos", expect(dead_code, reason = "hidden cannot be told from gone there"))]
 pub(crate) enum Sight {
     Gone,
     Denied(String),
@@ -116,7 +116,10 @@ impl ProcessIdentity {
     fn runs_our_program(&self, executable: &Path, args: &[String]) -> bool {
         let seen = without_deleted_mark(executable);
         seen == self.executable
-            || self.executable.canonicalize().is_ok_and(|path| path == seen)
+            || self
+                .executable
+                .canonicalize()
+                .is_ok_and(|path| seen.canonicalize().is_ok_and(|seen| seen == path))
             || args.iter().take(3).any(|arg| Path::new(arg) == self.executable)
     }
 }
@@ -141,6 +144,14 @@ pub(crate) fn asked_port(args: &[String]) -> Option<u16> {
         }
     }
     asked?.parse().ok()
+}
+
+/// The program that a process runs now.
+pub(crate) fn executable_of(pid: u32) -> Option<PathBuf> {
+    match sys::sight(pid) {
+        Sight::Seen(seen) => seen.executable,
+        Sight::Gone | Sight::Denied(_) => None,
+    }
 }
 
 /// The start mark of a living process; `None` when it is gone.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use orch_core::{ExitCode, Failure};
@@ -84,20 +83,10 @@ fn ask_new_shim(shim_executable: &Path, request: &Request) -> Result<Reply, Laun
         message: format!("{}: {error}", shim_executable.display()),
     };
     let text = serde_json::to_vec(request).map_err(|error| shim_failed(error.into()))?;
-    let answer =
-        converse(shim_command(shim_executable, request.spec()), &text, ANSWER_LIMIT).map_err(shim_failed)?;
+    // The instance's name stands behind the word only for people who read process listings.
+    let name = request.spec().replica.display_name(&request.spec().instance);
+    let answer = converse(shim_executable, &[SHIM_WORD, &name], &text, ANSWER_LIMIT).map_err(shim_failed)?;
     serde_json::from_slice(&answer).map_err(|error| shim_failed(error.into()))
-}
-
-/// The instance's name stands behind the word only for people who read process listings.
-fn shim_command(shim_executable: &Path, spec: &EngineSpec) -> Command {
-    let mut command = Command::new(shim_executable);
-    command.arg(SHIM_WORD).arg(spec.replica.display_name(&spec.instance));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // A daemon's environment may hold tokens; a process that lives for weeks has no use for them.
-    #[cfg(unix)]
-    command.env_clear();
-    command
 }
 
 fn refusal(reply: Reply, spec: &EngineSpec) -> LaunchError {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::identity::Ownership;
 use crate::locks;
-use crate::sys::{ProcessEntry, ProcessHandle, Signal, lock_sharers, process_entry, process_table};
+use crate::sys::{
+    ProcessEntry, ProcessHandle, Signal, group_members, lock_sharers, process_entry, process_table,
+};
 use crate::wait::wait_until;
 
 const KILL_LIMIT: Duration = Duration::from_secs(3);
@@ -84,7 +86,7 @@ pub(crate) fn relatives(engine: u32, engine_lock: Option<&Path>) -> Vec<ProcessE
             found.push(*entry);
         }
     };
-    table.iter().filter(|entry| entry.group == engine).for_each(&mut add);
+    group_members(&table, engine).iter().for_each(&mut add);
     engine_lock.map(lock_sharers).unwrap_or_default().iter().for_each(&mut add);
     found
 }

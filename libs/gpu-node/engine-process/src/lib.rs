@@ -10,7 +10,6 @@
 //! `unsafe` code, all of it in `sys` and in the shim's first lines.
 //!
 //! Read first: [`EngineSpec`], all that a start needs, and [`ProcessIdentity`], the proof that a process is ours.
-#![cfg_attr(windows, allow(dead_code, reason = "the shim's side of it does not exist there yet"))]
 #![expect(clippy::disallowed_methods, reason = "this is the one crate in which children are born")]
 
 mod account;

@@ -1,7 +1,7 @@
-//! Advisory file locks of the operating system. They end with their holder, however it ends, so nothing has to
-//! be cleaned up and the files are never unlinked. The text inside only tells people who holds it.
+//! Locks of the operating system on files. They end with their last holder, however it ends, so nothing has to be
+//! cleaned up and the files are never unlinked. The text inside only tells people who holds it.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,12 +86,7 @@ impl LockGuard {
     /// Takes the lock if it is free this moment. `Ok(None)` means somebody has it.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         private_files::create_parent(path)?;
-        let file = private_files::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        Ok(sys::try_lock(path)?.map(|file| Self { file }))
     }
 
     /// Replaces the text inside. A full disk does not weaken the lock, so this cannot fail; it leaves no text
@@ -154,11 +149,9 @@ pub fn holder(path: &Path) -> Option<LockHolder> {
     Some(read_text(path).unwrap_or_else(unknown))
 }
 
-/// A shared lock is asked for and dropped at once. Takers of the real lock look more than once, so this look
-/// cannot turn them away.
+/// Whether somebody has the lock this moment.
 pub(crate) fn is_held(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    sys::is_locked(path)
 }
 
 pub(crate) fn read_text(path: &Path) -> Option<LockHolder> {

@@ -4,6 +4,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use crate::sys;
+
 /// Creates a folder and its missing parents, readable by the owner only.
 pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
@@ -52,9 +54,11 @@ fn atomic_options() -> atomic_write_file::OpenOptions {
 /// Writes a whole file so that readers see either the old or the new content, mode 0600.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     create_parent(path)?;
-    let mut file = atomic_options().open(path)?;
-    file.write_all(content)?;
-    file.commit()
+    sys::patiently(|| {
+        let mut file = atomic_options().open(path)?;
+        file.write_all(content)?;
+        file.commit()
+    })
 }
 
 /// Reads a file of at most `limit` bytes; a larger one is refused, because files of this kind never are.

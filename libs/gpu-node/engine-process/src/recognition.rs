@@ -54,8 +54,17 @@ fn began(process: &ProcessSight) -> Option<UnixMillis> {
     Some(UnixMillis(UnixMillis::now().0.saturating_sub(age)))
 }
 
-/// Elsewhere start marks hold the clock's seconds.
-#[cfg(not(target_os = "linux"))]
+/// A start mark counts the units of 100 ns since the year 1601.
+#[cfg(windows)]
+fn began(process: &ProcessSight) -> Option<UnixMillis> {
+    const PER_MILLISECOND: u64 = 10_000;
+    const UNTIL_1970: i64 = 11_644_473_600_000;
+    let units: u64 = process.started_at.0.parse().ok()?;
+    Some(UnixMillis(i64::try_from(units / PER_MILLISECOND).ok()? - UNTIL_1970))
+}
+
+/// A start mark holds the clock's seconds.
+#[cfg(all(unix, not(target_os = "linux")))]
 fn began(process: &ProcessSight) -> Option<UnixMillis> {
     let seconds: i64 = process.started_at.0.rsplit(':').next()?.parse().ok()?;
     Some(UnixMillis(seconds.checked_mul(1000)?))

@@ -1,5 +1,6 @@
 //! Stopping an engine: politely, then plainly, then by force, and then making sure that it is all gone.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ pub enum StopError {
     #[error("pid {pid} cannot be checked: {reason}; nothing was signalled")]
     Denied { pid: u32, reason: String },
     #[error("cannot signal pid {pid}")]
-    Signal { pid: u32, source: std::io::Error },
+    Signal { pid: u32, source: io::Error },
     #[error("pid {pid} is still there after it was killed")]
     StillAlive { pid: u32 },
 }
@@ -125,16 +126,15 @@ pub(crate) fn is_shim(pid: u32) -> bool {
 /// Asks twice. `true` when the engine has ended by itself.
 fn ask_to_end(engine: &ProcessHandle, plan: &StopPlan) -> Result<bool, StopError> {
     for grace in [plan.first_grace, plan.second_grace] {
-        signal_group(engine, Signal::Terminate)?;
-        if engine.wait(grace) {
-            return Ok(true);
+        match engine.signal_group(Signal::Terminate) {
+            Ok(()) if engine.wait(grace) => return Ok(true),
+            Ok(()) => {}
+            // Where only the shim can pass the request on, and there is none.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(false),
+            Err(source) => return Err(StopError::Signal { pid: engine.pid(), source }),
         }
     }
     Ok(false)
-}
-
-fn signal_group(engine: &ProcessHandle, signal: Signal) -> Result<(), StopError> {
-    engine.signal_group(signal).map_err(|source| StopError::Signal { pid: engine.pid(), source })
 }
 
 /// All that the engine started. Looked up while it lives: afterwards nobody knows whose orphans they are.
@@ -145,8 +145,9 @@ fn family_of(engine: &ProcessHandle, lock: Option<&Path>) -> Vec<ProcessHandle> 
 }
 
 fn kill(engine: &ProcessHandle) -> Result<(), StopError> {
-    signal_group(engine, Signal::Kill)?;
-    if engine.wait(KILL_LIMIT) { Ok(()) } else { Err(StopError::StillAlive { pid: engine.pid() }) }
+    let pid = engine.pid();
+    engine.signal_group(Signal::Kill).map_err(|source| StopError::Signal { pid, source })?;
+    if engine.wait(KILL_LIMIT) { Ok(()) } else { Err(StopError::StillAlive { pid }) }
 }
 
 /// Waits for the shim to clean up, and does itself what no shim lived to do.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::leftovers::{descendants, open_all};
 use crate::running_tools::Running;
-use crate::sys::{self, ProcessHandle, Signal, process_table};
+use crate::sys::{self, ProcessGroup, Signal, process_table};
 use crate::wait::wait_until;
 
 /// What is kept of each stream; later lines are still told to the listener.
@@ -64,21 +64,19 @@ pub fn run_tool(
     on_line: &mut dyn FnMut(&str),
 ) -> Result<ToolOutput, ToolError> {
     let program = || command.program.clone();
-    let mut child = spawn(command).map_err(|source| ToolError::Spawn { program: program(), source })?;
+    let (mut child, group) =
+        spawn(command).map_err(|source| ToolError::Spawn { program: program(), source })?;
     let lost = |source| ToolError::Wait { program: program(), source };
     let running = Running::enter(child.id());
     let pieces = read_streams(&mut child);
     let mut kept = Kept::default();
     let end = Instant::now() + limit;
-    let process = ProcessHandle::open(child.id()).map_err(lost)?;
-    let in_time = collect(process.as_ref(), &pieces, end, &mut |piece| kept.take(&piece, on_line));
+    let in_time = collect(&group, &pieces, end, &mut |piece| kept.take(&piece, on_line));
     // Looked up while the tool still lives: those that left its group are found by their parents alone.
     let strays = if in_time { Vec::new() } else { open_all(&descendants(&process_table(), child.id())) };
     // Also after a good end: what the tool left running in its group is not wanted. The tool itself is not
     // reaped yet, so the group cannot have become somebody else's.
-    if let Some(process) = &process {
-        process.signal_group(Signal::Kill).map_err(lost)?;
-    }
+    group.kill().map_err(lost)?;
     for stray in &strays {
         let _ = stray.signal(Signal::Kill);
     }
@@ -93,7 +91,7 @@ pub fn run_tool(
     }
 }
 
-fn spawn(command: &ToolCommand) -> io::Result<Child> {
+fn spawn(command: &ToolCommand) -> io::Result<(Child, ProcessGroup)> {
     let mut child = Command::new(&command.program);
     if command.clear_env {
         child.env_clear();
@@ -103,8 +101,7 @@ fn spawn(command: &ToolCommand) -> io::Result<Child> {
         child.current_dir(folder);
     }
     child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    sys::own_group(&mut child);
-    child.spawn()
+    sys::spawn_group(&mut child)
 }
 
 /// One thread a stream. Each ends when its pipe closes or nobody listens any more.
@@ -134,22 +131,21 @@ fn read_lines(stream: impl Read, sender: &SyncSender<Piece>, wrap: fn(Vec<u8>) -
 
 /// Takes what comes until the tool has ended; `false` when the time is over first.
 fn collect(
-    process: Option<&ProcessHandle>,
+    group: &ProcessGroup,
     pieces: &Receiver<Piece>,
     end: Instant,
     take: &mut dyn FnMut(Piece),
 ) -> bool {
     const LOOK: Duration = Duration::from_millis(20);
-    let Some(process) = process else { return true };
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match pieces.recv_timeout(left.min(LOOK)) {
             Ok(piece) => take(piece),
             Err(RecvTimeoutError::Timeout) => {}
             // Both streams are closed; only the end of the process is still to come.
-            Err(RecvTimeoutError::Disconnected) => return process.wait(left),
+            Err(RecvTimeoutError::Disconnected) => return group.wait(left),
         }
-        if process.wait(Duration::ZERO) {
+        if group.wait(Duration::ZERO) {
             return true;
         }
         if left.is_zero() {

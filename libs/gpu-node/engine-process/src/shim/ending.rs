@@ -1,26 +1,15 @@
-//! What is left to do when an engine has ended: say how, and leave nothing of it running.
+//! How an engine ended, and its last words.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use orch_core::UnixMillis;
 
 use super::keeper::Places;
 use crate::exit_record::ExitRecord;
 use crate::identity::ProcessIdentity;
-use crate::leftovers::{kill_sharers, open_all};
 use crate::logs::{StreamSelection, tail};
-use crate::sys::{self, End, process_table};
-use crate::wait::{pause, wait_until};
+use crate::sys::End;
 
 const LAST_LINES: usize = 20;
 const LAST_LINE_CHARS: usize = 500;
-/// Killing a family takes as many rounds as it has generations; the limit is for processes that a driver holds.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
-const ROUND: Duration = Duration::from_millis(5);
 /// The signal with which the kernel kills for want of memory.
 const KILLED: i32 = 9;
 
@@ -72,61 +61,6 @@ fn tells_of_memory(lines: &[String]) -> bool {
         None => &lines[..],
     };
     relevant.iter().any(|line| OUT_OF_MEMORY.iter().any(|needle| line.contains(needle)))
-}
-
-/// Kills and reaps all that descends from the engine. Only unreaped children of this very process are
-/// signalled, so no pid can have become somebody else's; grandchildren become children when their parent ends.
-pub(super) fn kill_children(engine: u32) {
-    if let Ok(raw) = i32::try_from(engine) {
-        let _ = killpg(Pid::from_raw(raw), Signal::SIGKILL);
-    }
-    let end = Instant::now() + KILL_LIMIT;
-    while reap_all() == Children::Left && Instant::now() < end {
-        for child in children() {
-            let _ = kill(child, Signal::SIGKILL);
-        }
-        pause(ROUND);
-    }
-}
-
-fn children() -> Vec<Pid> {
-    let me = std::process::id();
-    let table = process_table();
-    let mine = table.iter().filter(|entry| entry.parent == me && !entry.zombie);
-    mine.filter_map(|entry| i32::try_from(entry.pid).ok().map(Pid::from_raw)).collect()
-}
-
-#[derive(PartialEq, Eq)]
-enum Children {
-    None,
-    Left,
-}
-
-fn reap_all() -> Children {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => return Children::Left,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return Children::None,
-        }
-    }
-}
-
-/// For an adopted engine: kills what is known to be its own, the rest of its process group and whatever shares
-/// its lock.
-pub(super) fn kill_known(engine: u32, engine_lock: &Path) {
-    let table = process_table();
-    // A living leader with this number is a newcomer, and so is its group.
-    let reused = table.iter().any(|entry| entry.pid == engine && !entry.zombie);
-    if !reused {
-        let members: Vec<_> = table.into_iter().filter(|entry| entry.group == engine).collect();
-        let members = open_all(&members);
-        for member in &members {
-            let _ = member.signal(sys::Signal::Kill);
-        }
-        wait_until(KILL_LIMIT, || members.iter().all(|member| member.wait(Duration::ZERO)));
-    }
-    kill_sharers(engine_lock);
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use orch_core::UnixMillis;
 
+use super::charge::Charge;
 use super::ending;
 use super::log_keeper::{Activity, LogKeeper};
 use super::readiness::Readiness;
 use crate::handoff::Handoff;
-use crate::identity::{ProcessIdentity, start_mark};
 use crate::locks::LockGuard;
 use crate::logs::LogFiles;
 use crate::spec::EngineSpec;
-use crate::sys::{self, End, ProcessHandle, memory_kills};
+use crate::sys::{self, memory_kills};
 
 /// Between looks while a log file is being cut down, grows, or is silent.
 const HURRIED: Duration = Duration::from_millis(10);
@@ -20,17 +20,6 @@ const BUSY: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_millis(200);
 /// How often the kernel's count of memory kills is noted, so that an old one is not taken for this engine's.
 const MEMORY_NOTE_INTERVAL: Duration = Duration::from_secs(5);
-/// Shortest pause while no handle of the engine can be had.
-const WITHOUT_HANDLE: Duration = Duration::from_millis(50);
-
-/// What the shim is to its engine.
-pub(super) enum Parenthood {
-    /// The kernel tells it the exit code. The lock is shared with the engine.
-    Parent {
-        _engine_lock: LockGuard,
-    },
-    Adopter,
-}
 
 /// Where things are written at the end; all that is left of the spec once the engine runs.
 pub(super) struct Places {
@@ -41,8 +30,9 @@ pub(super) struct Places {
 }
 
 pub(super) struct Keeper {
-    identity: ProcessIdentity,
-    parenthood: Parenthood,
+    engine: Charge,
+    /// Shared with an engine that this shim started; an adopted one holds it alone.
+    _engine_lock: Option<LockGuard>,
     /// Held to tell others that this engine has a shim.
     _shim_lock: LockGuard,
     logs: Vec<LogKeeper>,
@@ -56,8 +46,8 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(
         spec: EngineSpec,
-        identity: ProcessIdentity,
-        parenthood: Parenthood,
+        engine: Charge,
+        engine_lock: Option<LockGuard>,
         shim_lock: LockGuard,
         logs: Vec<LogKeeper>,
     ) -> Self {
@@ -67,13 +57,14 @@ impl Keeper {
             exit_record: spec.exit_record.clone(),
             engine_lock: spec.engine_lock.clone(),
         };
+        let identity = engine.identity().clone();
         let known_ready = Handoff::read(&spec.handoff).is_ok_and(|handoff| {
             handoff.pid == identity.pid && handoff.process_started_at == identity.started_at
         });
-        let readiness = (!known_ready).then(|| Readiness::new(spec, identity.clone()));
+        let readiness = (!known_ready).then(|| Readiness::new(spec, identity));
         Self {
-            identity,
-            parenthood,
+            engine,
+            _engine_lock: engine_lock,
             _shim_lock: shim_lock,
             logs,
             readiness,
@@ -86,32 +77,19 @@ impl Keeper {
 
     /// Keeps the engine until it ends, and then sees to its remains.
     pub(super) fn run(mut self) {
-        let handle = ProcessHandle::open(self.identity.pid).ok().flatten();
         sys::forget_code();
         let mut pace = HURRIED;
         loop {
-            let ended = match &handle {
-                Some(handle) => handle.wait(pace),
-                None => self.ended_without_handle(pace),
-            };
+            let ended = self.engine.wait(pace);
             let activity = self.look_at_logs();
             if ended {
                 break;
             }
-            // Helpers of the engine that lost their parent come to the shim; the engine itself is reaped last,
-            // when nobody needs its pid any more.
-            sys::reap_all_but(self.identity.pid);
+            self.engine.clear_away_orphans();
             self.note_memory_kills();
             pace = pace_for(activity).min(self.step_readiness().unwrap_or(IDLE));
         }
         self.finish();
-    }
-
-    /// Without a handle (out of descriptors) the process table is looked at.
-    fn ended_without_handle(&self, pace: Duration) -> bool {
-        crate::wait::wait_until(pace.max(WITHOUT_HANDLE), || {
-            start_mark(self.identity.pid).as_ref() != Some(&self.identity.started_at)
-        })
     }
 
     fn look_at_logs(&mut self) -> Activity {
@@ -139,17 +117,11 @@ impl Keeper {
     /// The record first, because people wait for it; the kill of the remains before the reaping, because until
     /// then the engine's pid and group cannot become somebody else's.
     fn finish(mut self) {
-        let how = match self.parenthood {
-            Parenthood::Parent { .. } => sys::end_of_child(self.identity.pid),
-            Parenthood::Adopter => End::Unknown,
-        };
         let kills = (self.memory_kills, memory_kills());
-        ending::write_record(&self.places, &self.identity, how, self.began_at, kills);
-        Handoff::remove_of(&self.places.handoff, self.identity.pid, &self.identity.started_at);
-        match &self.parenthood {
-            Parenthood::Parent { .. } => ending::kill_children(self.identity.pid),
-            Parenthood::Adopter => ending::kill_known(self.identity.pid, &self.places.engine_lock),
-        }
+        let identity = self.engine.identity();
+        ending::write_record(&self.places, identity, self.engine.end(), self.began_at, kills);
+        Handoff::remove_of(&self.places.handoff, identity.pid, &identity.started_at);
+        self.engine.kill_rest(&self.places.engine_lock);
         // What was still written while the remains were killed.
         self.look_at_logs();
     }

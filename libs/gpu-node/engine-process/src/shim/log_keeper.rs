@@ -5,13 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use orch_core::UnixMillis;
 
-use super::rotation::{self, Bounds};
+use super::rotation::{self, Bounds, read_exact_at};
 use crate::logs::index::IndexEntry;
 use crate::logs::index_path;
 use crate::private_files;
@@ -85,7 +84,7 @@ impl LogKeeper {
         let size = file.seek(SeekFrom::End(0))?;
         let mut last = [b'\n'];
         if size > 0 {
-            file.read_exact_at(&mut last, size - 1)?;
+            read_exact_at(&file, &mut last, size - 1)?;
         }
         if last != *b"\n" {
             file.write_all(b"\n")?;
@@ -240,7 +239,7 @@ impl LogKeeper {
     /// blanked out. What is written meanwhile stays.
     fn take_out(&mut self, copied: &rotation::Copied) -> bool {
         let end = copied.end();
-        let block = self.file.metadata().map_or(0, |metadata| metadata.blksize());
+        let block = sys::block_size(&self.file);
         let rest = end.checked_rem(block).unwrap_or(end);
         if rest == end || !self.ends_a_line(end) {
             return false;
@@ -254,7 +253,7 @@ impl LogKeeper {
             let mut blanks = vec![b' '; rest as usize - 1];
             blanks.push(b'\n');
             // Left as they are, these lines are merely there twice.
-            let _ = self.file.write_all_at(&blanks, 0);
+            let _ = sys::write_all_at(&self.file, &blanks, 0);
         }
         self.torn_head = false;
         true
@@ -311,17 +310,17 @@ impl LogKeeper {
 
     fn ends_a_line(&self, size: u64) -> bool {
         let mut last = [0];
-        size == 0 || (self.file.read_exact_at(&mut last, size - 1).is_ok() && last == *b"\n")
+        size == 0 || (read_exact_at(&self.file, &mut last, size - 1).is_ok() && last == *b"\n")
     }
 
     /// Overwrites the half line at the head with blanks, as soon as its end is there.
     fn blank_head(&mut self) {
         let mut head = vec![0; HEAD_LIMIT];
-        let Ok(count) = self.file.read_at(&mut head, 0) else { return };
+        let Ok(count) = sys::read_at(&self.file, &mut head, 0) else { return };
         let end = head[..count].iter().position(|&byte| byte == b'\n');
         let Some(end) = end.or((count == HEAD_LIMIT).then_some(HEAD_LIMIT)) else { return };
         head[..end].fill(b' ');
-        if self.file.write_all_at(&head[..end], 0).is_ok() {
+        if sys::write_all_at(&self.file, &head[..end], 0).is_ok() {
             self.torn_head = false;
         }
     }

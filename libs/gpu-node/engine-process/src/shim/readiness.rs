@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::handoff::{Handoff, HandoffModel};
-use crate::identity::{Ownership, ProcessIdentity};
+use crate::identity::{Ownership, ProcessIdentity, executable_of};
 use crate::spec::EngineSpec;
 
 /// To an engine on this machine a connection takes no time; the limit is for a full queue.
@@ -180,7 +180,7 @@ impl Readiness {
     fn executable_now(&self) -> std::path::PathBuf {
         let recorded = self.identity.executable.clone();
         if matches!(self.identity.check(), Ownership::Foreign { .. }) {
-            return std::fs::read_link(format!("/proc/{}/exe", self.identity.pid)).unwrap_or(recorded);
+            return executable_of(self.identity.pid).unwrap_or(recorded);
         }
         recorded
     }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use orch_core::UnixMillis;
 use crate::logs::index::{IndexEntry, section};
 use crate::logs::{index_path, rotated_path, with_suffix};
 use crate::private_files::{self, read_bounded};
+use crate::sys;
 
 const BLOCK: usize = 32 * 1024;
 /// An index is a small part of its log; one larger than this is not worth reading.
@@ -89,7 +89,7 @@ fn plan(file: &File, size: u64, room: u64, rotation: u32) -> Vec<u64> {
 /// The length of a first line of blanks, which an earlier cut left in the place of half a line.
 fn blank_head(file: &File) -> u64 {
     let mut head = vec![0; BLOCK];
-    let count = file.read_at(&mut head, 0).unwrap_or(0);
+    let count = sys::read_at(file, &mut head, 0).unwrap_or(0);
     match head[..count].iter().position(|&byte| byte != b' ') {
         Some(end) if end > 0 && head[end] == b'\n' => end as u64 + 1,
         _ => 0,
@@ -104,7 +104,7 @@ fn line_end_before(file: &File, offset: u64) -> u64 {
     while end > lowest {
         let start = end.saturating_sub(BLOCK as u64).max(lowest);
         let part = &mut block[..(end - start) as usize];
-        if file.read_exact_at(part, start).is_err() {
+        if read_exact_at(file, part, start).is_err() {
             return offset;
         }
         if let Some(position) = part.iter().rposition(|&byte| byte == b'\n') {
@@ -176,9 +176,23 @@ fn copy_range(from: &File, mut to: &File, start: u64, end: u64) -> io::Result<()
     let mut offset = start;
     while offset < end {
         let part = &mut block[..BLOCK.min((end - offset) as usize)];
-        from.read_exact_at(part, offset)?;
+        read_exact_at(from, part, offset)?;
         to.write_all(part)?;
         offset += part.len() as u64;
+    }
+    Ok(())
+}
+
+pub(super) fn read_exact_at(file: &File, mut part: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !part.is_empty() {
+        let count = match sys::read_at(file, part, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        part = &mut part[count..];
+        offset += count as u64;
     }
     Ok(())
 }

@@ -1,15 +1,12 @@
 //! From the task to a running keeper: locks, logs, process, answer.
-#![expect(unsafe_code, reason = "code between fork and exec")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::birth;
-use super::keeper::{Keeper, Parenthood};
+use super::charge::Charge;
+use super::keeper::Keeper;
 use super::log_keeper::{LogKeeper, Position};
 use crate::handoff::Handoff;
 use crate::identity::{Ownership, ProcessIdentity};
@@ -17,7 +14,6 @@ use crate::leftovers::{kill_sharers, shim_lock};
 use crate::locks::{LockGuard, LockHolder, is_held, read_text, running_engine};
 use crate::protocol::{Reply, Request, Step};
 use crate::spec::EngineSpec;
-use crate::sys::{mark_of_child, own_group};
 use crate::wait::wait_until;
 
 /// A predecessor's shim may still be clearing up after its engine.
@@ -31,7 +27,7 @@ pub(super) fn serve(request: Request) -> u8 {
     birth::enter(&request.spec().working_dir);
     let prepared = match request {
         Request::Launch(spec) => launch(spec),
-        Request::Adopt { spec, identity } => adopt(spec, identity),
+        Request::Adopt { spec, identity } => adopt(spec, &identity),
     };
     match prepared {
         Ok((keeper, reply)) => {
@@ -56,16 +52,19 @@ fn launch(spec: EngineSpec) -> Result<(Keeper, Reply), Reply> {
     engine_guard.describe(&holder);
     shim_guard.describe(&holder);
     let logs = open_logs(&spec).map_err(|error| failed(Step::Logs, &error))?;
-    let identity = spawn(&spec, &engine_guard, &logs).map_err(|error| failed(Step::Executable, &error))?;
-    holder.engine = Some(Box::new(identity.clone()));
-    engine_guard.describe(&holder);
-    let reply = Reply::Started { identity: identity.clone(), shim_pid: holder.pid };
-    let parenthood = Parenthood::Parent { _engine_lock: engine_guard };
+    let tell = |identity: &ProcessIdentity| {
+        holder.engine = Some(Box::new(identity.clone()));
+        engine_guard.describe(&holder);
+    };
+    let (stdout, stderr) = (&logs[0].1, &logs[logs.len() - 1].1);
+    let engine = Charge::start(&spec, engine_guard.file(), (stdout, stderr), tell)
+        .map_err(|error| failed(Step::Executable, &error))?;
+    let reply = Reply::Started { identity: engine.identity().clone(), shim_pid: holder.pid };
     let logs = logs.into_iter().map(|(keeper, _)| keeper).collect();
-    Ok((Keeper::new(spec, identity, parenthood, shim_guard, logs), reply))
+    Ok((Keeper::new(spec, engine, Some(engine_guard), shim_guard, logs), reply))
 }
 
-fn adopt(spec: EngineSpec, identity: ProcessIdentity) -> Result<(Keeper, Reply), Reply> {
+fn adopt(spec: EngineSpec, identity: &ProcessIdentity) -> Result<(Keeper, Reply), Reply> {
     match identity.check() {
         Ownership::Ours => {}
         Ownership::Gone => return Err(Reply::NotOurs { reason: "it has ended".to_owned() }),
@@ -90,9 +89,9 @@ fn adopt(spec: EngineSpec, identity: ProcessIdentity) -> Result<(Keeper, Reply),
     holder.engine = Some(Box::new(identity.clone()));
     // The engine holds this lock itself; only the text is ours to renew.
     LockGuard::describe_held(&spec.engine_lock, &holder);
-    take_over_handoff(&spec, &identity, holder.pid);
+    take_over_handoff(&spec, identity, holder.pid);
     let logs = adopt_logs(&spec, identity.pid).map_err(|error| failed(Step::Logs, &error))?;
-    let keeper = Keeper::new(spec, identity, Parenthood::Adopter, shim_guard, logs);
+    let keeper = Keeper::new(spec, Charge::adopt(identity), None, shim_guard, logs);
     Ok((keeper, Reply::Adopted { shim_pid: holder.pid }))
 }
 
@@ -183,28 +182,6 @@ fn adopt_logs(spec: &EngineSpec, pid: u32) -> io::Result<Vec<LogKeeper>> {
         logs.push(LogKeeper::new(spec, &spec.stderr_log, Position::OfProcess { pid, descriptor: 2 })?);
     }
     Ok(logs)
-}
-
-/// The engine in a group of its own, with exactly the environment and the descriptors it is given.
-fn spawn(spec: &EngineSpec, lock: &LockGuard, logs: &[OpenLog]) -> io::Result<ProcessIdentity> {
-    let file = |(_, file): &OpenLog| file.try_clone();
-    let (stdout, stderr) = (logs.first().map(file), logs.last().map(file));
-    let mut command = Command::new(&spec.executable);
-    command.args(&spec.args).env_clear().envs(spec.env.iter().map(|(name, value)| (name, value)));
-    command.current_dir(&spec.working_dir).stdin(Stdio::null());
-    command.stdout(stdout.transpose()?.map_or_else(Stdio::null, Stdio::from));
-    command.stderr(stderr.transpose()?.map_or_else(Stdio::null, Stdio::from));
-    own_group(&mut command);
-    let lock = lock.file().as_raw_fd();
-    // SAFETY: only async-signal-safe calls, no allocation.
-    unsafe {
-        command.pre_exec(move || birth::prepare_engine(lock));
-    }
-    let pid = command.spawn()?.id();
-    // Not reaped yet, so it has a mark even if it has ended already.
-    let unknown = || io::Error::other("the engine's start time cannot be read");
-    let started_at = mark_of_child(pid).ok_or_else(unknown)?;
-    Ok(ProcessIdentity { pid, started_at, executable: spec.executable.clone(), port: spec.port })
 }
 
 fn take_over_handoff(spec: &EngineSpec, identity: &ProcessIdentity, shim_pid: u32) {

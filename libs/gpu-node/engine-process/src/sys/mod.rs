@@ -2,36 +2,42 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 mod portable;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(all(test, not(windows)))]
+#[path = "windows/command_line.rs"]
+mod windows_command_line;
 
 #[cfg(target_os = "linux")]
 use linux as system;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 use portable as system;
+#[cfg(windows)]
+use windows as system;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{end_of_child, reap_all_but};
 pub(crate) use system::{
-    ProcessHandle, args_of, bytes_read, inherited_lock, lock_sharers, process_entry, process_table, sight,
-    start_mark, usage,
+    ProcessHandle, args_of, bytes_read, forget_code, inherited_lock, lock_sharers, memory_kills,
+    process_entry, process_table, sight, start_mark, take_out_head, usage,
 };
 #[cfg(unix)]
-pub(crate) use system::{file_position, forget_code, mark_of_child, memory_kills, take_out_head};
+pub(crate) use system::{file_position, mark_of_child};
 #[cfg(unix)]
-pub(crate) use unix::{converse, detach, own_group, port_is_free};
+pub(crate) use unix::{
+    ProcessGroup, block_size, converse, free_space, group_members, is_locked, listener_on, patiently,
+    port_is_free, read_at, spawn_detached, spawn_group, try_lock, write_all_at,
+};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{end_of_child, reap_all_but};
 #[cfg(all(unix, not(target_os = "linux")))]
 use unix::{native_signal, native_signal_group};
 #[cfg(windows)]
-pub(crate) use windows::{converse, detach, own_group, port_is_free};
-#[cfg(windows)]
-use windows::{native_signal, native_signal_group};
+pub(crate) use windows::*;
 
 /// The two ways to ask a process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +47,6 @@ pub(crate) enum Signal {
 }
 
 /// How a process ended.
-#[cfg(unix)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Code(i32),

@@ -1,11 +1,14 @@
 //! What Linux and macOS share.
 #![expect(unsafe_code, reason = "code between fork and exec")]
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,21 +17,106 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt,
 };
+use orch_core::ByteCount;
 
+use super::{ProcessEntry, ProcessHandle, Signal};
+use crate::detached::DetachedCommand;
+use crate::ports::PortHolder;
+use crate::private_files;
 use crate::protocol::REPLY_LIMIT;
 use crate::wait::wait_until;
 
-/// A child in a process group of its own, so that all it starts can be signalled together.
-pub(crate) fn own_group(command: &mut Command) {
-    command.process_group(0);
+/// A tool with all that it started in its process group.
+#[derive(Debug)]
+pub(crate) struct ProcessGroup {
+    /// `None` where the system has no such process; it would not be the one that was just started.
+    leader: Option<ProcessHandle>,
 }
 
-/// A child in a session of its own: no terminal, no hang-up when the caller's terminal closes.
-pub(crate) fn detach(command: &mut Command) {
+/// Starts a tool in a process group of its own, so that all it starts can be signalled together.
+pub(crate) fn spawn_group(command: &mut Command) -> io::Result<(Child, ProcessGroup)> {
+    let child = command.process_group(0).spawn()?;
+    let leader = ProcessHandle::open(child.id())?;
+    Ok((child, ProcessGroup { leader }))
+}
+
+impl ProcessGroup {
+    /// Whether the tool itself ended within the limit.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        self.leader.as_ref().is_none_or(|leader| leader.wait(limit))
+    }
+
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.leader.as_ref().map_or(Ok(()), |leader| leader.signal_group(Signal::Kill))
+    }
+}
+
+/// Starts a daemon in a session of its own: no terminal, no hang-up when the caller's terminal closes. Returns
+/// its pid.
+pub(crate) fn spawn_detached(command: &DetachedCommand, log: &File) -> io::Result<u32> {
+    let mut child = Command::new(&command.executable);
+    child.args(&command.args).envs(command.env.iter().map(|(name, value)| (name, value)));
+    for name in &command.env_remove {
+        child.env_remove(name);
+    }
+    if let Some(folder) = &command.working_dir {
+        child.current_dir(folder);
+    }
+    child.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
     // SAFETY: setsid is async-signal-safe and touches no memory of this process.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+        child.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
     }
+    Ok(child.spawn()?.id())
+}
+
+/// Takes a lock if it is free this moment.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = private_files::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A shared lock is asked for and dropped at once. Takers of the real lock look more than once, so this look
+/// cannot turn them away.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Does something to a file. Nobody who has it open stands in the way here.
+pub(crate) fn patiently(mut act: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    act()
+}
+
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buffer, offset)
+}
+
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+/// The unit in which the file's disk has its room.
+pub(crate) fn block_size(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.blksize())
+}
+
+/// The processes of a group other than its leader.
+pub(crate) fn group_members(table: &[ProcessEntry], leader: u32) -> Vec<ProcessEntry> {
+    table.iter().filter(|entry| entry.group == leader).copied().collect()
+}
+
+/// What an unprivileged process may still write below a folder.
+pub(crate) fn free_space(folder: &Path) -> Option<ByteCount> {
+    let stats = nix::sys::statvfs::statvfs(folder).ok()?;
+    // The types of both counts differ between systems.
+    #[allow(clippy::useless_conversion, reason = "needed where the fields are 32 bits wide")]
+    let bytes = u64::from(stats.blocks_available()).saturating_mul(u64::from(stats.fragment_size()));
+    Some(ByteCount(bytes))
 }
 
 /// Whether an engine could bind here. The socket is bound but never listens: two bound sockets tolerate each
@@ -55,11 +143,32 @@ fn bind_quietly(address: SocketAddr) -> nix::Result<()> {
     }
 }
 
+/// Who listens on a port, as far as that can be seen.
+pub(crate) fn listener_on(port: u16) -> Option<PortHolder> {
+    let listens = |socket: &listeners::Listener| {
+        let tcp = socket.protocol == listeners::Protocol::TCP;
+        tcp && socket.state == listeners::SocketState::Listen && socket.socket.port() == port
+    };
+    let socket = listeners::get_all().unwrap_or_default().into_iter().find(listens)?;
+    Some(PortHolder { pid: Some(socket.process.pid), program: Some(program_name(socket.process)) })
+}
+
+/// The name of the program's file: the kernel's own name of a process ends after 15 letters. A file that cannot be
+/// seen leaves that name.
+fn program_name(process: listeners::Process) -> String {
+    let path = process.path.trim_end_matches(" (deleted)");
+    let file = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+    file.unwrap_or(process.name)
+}
+
 /// Starts a process, gives it a text on stdin, and reads its answer, one line on stdout. Every step is bounded
 /// by the one limit. The process itself is expected to end soon (a shim leaves a grandchild behind).
-pub(crate) fn converse(mut command: Command, text: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
+pub(crate) fn converse(program: &Path, args: &[&str], text: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + limit;
-    let mut child = command.spawn()?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // A daemon's environment may hold tokens; a process that lives for weeks has no use for them.
+    let mut child = command.env_clear().spawn()?;
     let answer = exchange(&mut child, text, end);
     // Both pipe ends are closed now; whatever the outcome, no zombie is left behind.
     let ended = wait_until(end.saturating_duration_since(Instant::now()), || {
@@ -197,3 +306,24 @@ mod by_pid {
 }
 #[cfg(not(target_os = "linux"))]
 pub(crate) use by_pid::{end_of_child, native_signal, native_signal_group, reap_all_but};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_named_in_full() {
+        let process = |name: &str, path: &str| listeners::Process {
+            pid: 1,
+            name: name.to_owned(),
+            path: path.to_owned(),
+        };
+        for (name, path, shown) in [
+            ("a-program-with-a", "/usr/bin/a-program-with-a-name", "a-program-with-a-name"),
+            ("replaced", "/usr/bin/replaced (deleted)", "replaced"),
+            ("hidden", "", "hidden"),
+        ] {
+            assert_eq!(program_name(process(name, path)), shown);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the answer")]
 
+use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// The example of this crate that is nothing but a shim.
 pub(crate) fn shim() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("examples/engine_shim");
+    let path = test.ancestors().nth(2).unwrap().join(format!("examples/engine_shim{EXE_SUFFIX}"));
     assert!(path.exists(), "no {}; build it first: cargo build -p engine-process --examples", path.display());
     path
 }
@@ -34,6 +35,7 @@ impl Scene {
     }
 
     /// A script as the engine.
+    #[cfg(unix)]
     pub(crate) fn script(interpreter: &str, body: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let mut scene = Self::of(Path::new("/nowhere"));
@@ -123,30 +125,40 @@ impl Scene {
         testkit::http::get(&address, "/health").is_ok_and(|reply| reply.status == 200)
     }
 
-    /// Pids of living processes whose command line names this fake engine's children.
+    /// Living children of this scene's fake engines: each engine tells theirs in its log.
     pub(crate) fn children(&self) -> Vec<u32> {
-        let home = self.home.scratch().to_str().unwrap().to_owned();
-        let is_child = |pid: &u32| {
-            let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            let (cmdline, environ) = (read("cmdline"), read("environ"));
-            let has = |bytes: &[u8], text: &str| String::from_utf8_lossy(bytes).contains(text);
-            has(&cmdline, "--fake-child") && has(&environ, &home)
-        };
-        pids().into_iter().filter(is_child).collect()
+        let log = std::fs::read_to_string(&self.spec.stderr_log).unwrap_or_default();
+        let told = log.lines().filter_map(|line| line.split("fake: child ").nth(1)?.trim().parse().ok());
+        told.filter(|pid| start_mark(*pid).is_some()).collect()
     }
 }
 
-pub(crate) fn pids() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+/// Whether an engine's end was not its own doing.
+pub(crate) fn was_killed(record: &ExitRecord) -> bool {
+    if cfg!(unix) { record.signal == Some(9) } else { record.code.is_some_and(|code| code != 0) }
 }
 
+#[cfg(unix)]
 pub(crate) fn kill_hard(pid: u32) {
     signal(pid, nix::sys::signal::Signal::SIGKILL);
 }
 
+#[cfg(unix)]
 pub(crate) fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the system's own way to end a process has no safe wrapper")]
+pub(crate) fn kill_hard(pid: u32) {
+    use windows_sys::Win32::Foundation::CloseHandle;
+    use windows_sys::Win32::System::Threading::{OpenProcess, PROCESS_TERMINATE, TerminateProcess};
+    // SAFETY: plain numbers, and a handle that is closed once.
+    unsafe {
+        let process = OpenProcess(PROCESS_TERMINATE, 0, pid);
+        assert!(TerminateProcess(process, 9) != 0, "{}", std::io::Error::last_os_error());
+        CloseHandle(process);
+    }
 }
 
 pub(crate) fn wait_gone(what: &str, pid: u32) {

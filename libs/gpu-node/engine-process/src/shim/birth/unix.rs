@@ -1,24 +1,16 @@
-//! The first and last things a shim does with the process that started it.
+//! Linux and macOS: a fork that leaves the starter behind.
 #![expect(unsafe_code, reason = "fork, signal dispositions and descriptors of a process that is still alone")]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
-use crate::protocol::{REQUEST_LIMIT, Reply, Request};
-
-/// Which of the two processes goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Starter,
-    Shim,
-}
+use super::Side;
 
 /// Signals meant for a terminal's foreground or for daemons. A shim ends with its engine and never before.
 const IGNORED: [Signal; 9] = [
@@ -34,7 +26,7 @@ const IGNORED: [Signal; 9] = [
 ];
 
 /// Forks once and gives the child a session, dispositions and descriptors of its own.
-pub(super) fn leave_the_starter() -> Side {
+pub(in crate::shim) fn leave_the_starter() -> Side {
     // SAFETY: called first thing in main, when the process has one thread and holds no locks.
     if matches!(unsafe { fork() }, Ok(ForkResult::Parent { .. })) {
         return Side::Starter;
@@ -71,20 +63,8 @@ fn close_inherited() {
     }
 }
 
-/// The task, from stdin.
-pub(super) fn read_request() -> io::Result<Request> {
-    let mut text = Vec::new();
-    io::stdin().lock().take(REQUEST_LIMIT as u64).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
-}
-
-/// Answers the starter, if it still listens, and lets go of it.
-pub(super) fn answer(reply: &Reply) {
-    if let Ok(mut line) = serde_json::to_vec(reply) {
-        line.push(b'\n');
-        let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
-    }
+/// Closes the three standard streams and leaves nothing in their places that could be written to.
+pub(super) fn release_standard_streams() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = dup2_stdin(null.as_fd());
         let _ = dup2_stdout(null.as_fd());
@@ -92,16 +72,9 @@ pub(super) fn answer(reply: &Reply) {
     }
 }
 
-/// A shim stays in no folder that somebody may want to unmount, except the home it works for.
-pub(super) fn enter(folder: &Path) {
-    if std::env::set_current_dir(folder).is_err() {
-        let _ = std::env::set_current_dir("/");
-    }
-}
-
 /// Between fork and exec of the engine: it gets default dispositions, whatever its ancestors ignored, and keeps
 /// the one descriptor it is meant to inherit.
-pub(super) fn prepare_engine(lock: i32) -> io::Result<()> {
+pub(in crate::shim) fn prepare_engine(lock: i32) -> io::Result<()> {
     restore_dispositions();
     // SAFETY: plain integers; the descriptor is open because its owner outlives the fork.
     if unsafe { libc::fcntl(lock, libc::F_SETFD, 0) } == -1 {
