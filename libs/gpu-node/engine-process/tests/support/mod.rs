@@ -148,17 +148,11 @@ pub(crate) fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
+/// Nobody listens to what a daemon would be asked first.
 #[cfg(windows)]
-#[expect(unsafe_code, reason = "the system's own way to end a process has no safe wrapper")]
 pub(crate) fn kill_hard(pid: u32) {
-    use windows_sys::Win32::Foundation::CloseHandle;
-    use windows_sys::Win32::System::Threading::{OpenProcess, PROCESS_TERMINATE, TerminateProcess};
-    // SAFETY: plain numbers, and a handle that is closed once.
-    unsafe {
-        let process = OpenProcess(PROCESS_TERMINATE, 0, pid);
-        assert!(TerminateProcess(process, 9) != 0, "{}", std::io::Error::last_os_error());
-        CloseHandle(process);
-    }
+    let mark = start_mark(pid).unwrap();
+    assert!(engine_process::terminate_daemon(pid, &mark, Duration::ZERO).unwrap());
 }
 
 pub(crate) fn wait_gone(what: &str, pid: u32) {
