@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use orch_core::UnixMillis;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -17,14 +18,19 @@ pub(super) struct Identities<'a> {
     taken: BTreeSet<String>,
     /// Above every number that anybody has or had.
     next: u32,
+    /// Uids that configs have already.
+    uids: BTreeSet<Uuid>,
 }
+
+/// Numbers have eight digits.
+const HIGHEST: u32 = 99_999_999;
 
 impl<'a> Identities<'a> {
     pub(super) fn new<'b>(
         known: &'a [KnownInstance],
         configs: impl Iterator<Item = (&'b Path, &'b Map<String, Value>)>,
     ) -> Self {
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut uids) = (BTreeSet::new(), BTreeSet::new());
         let mut highest: Option<u32> = None;
         let mut see = |number: &str| highest = highest.max(number.parse().ok());
         for (path, document) in configs {
@@ -32,12 +38,14 @@ impl<'a> Identities<'a> {
                 see(number);
                 taken.insert(number.to_owned());
             }
+            let uid = document.get("instance_uid").and_then(Value::as_str);
+            uids.extend(uid.and_then(|uid| Uuid::parse_str(uid.trim()).ok()));
             if let Some((number, _)) = older_folder(path) {
                 see(&number);
             }
         }
         known.iter().filter_map(|known| known.number.as_deref()).for_each(see);
-        Self { known, taken, next: highest.unwrap_or(0).saturating_add(1) }
+        Self { known, taken, next: highest.unwrap_or(0).saturating_add(1), uids }
     }
 
     /// Fills in what the document lacks.
@@ -45,11 +53,15 @@ impl<'a> Identities<'a> {
         let folder = older_folder(&before.path);
         let known = self.known_of(before, folder.as_ref().map(|(_, uid)| *uid), changing);
         if changing.lacks("instance_uid") {
-            let (uid, reason) = match (&folder, known.and_then(|known| known.uid)) {
-                (Some((_, uid)), _) => (*uid, "from the name of its folder"),
-                (None, Some(uid)) => (uid, "from the catalog database"),
-                (None, None) => (before.config.instance_uid, "every instance has one"),
-            };
+            let (of_folder, of_catalog) =
+                (folder.as_ref().map(|(_, uid)| *uid), known.and_then(|known| known.uid));
+            let offers =
+                [(of_folder, "from the name of its folder"), (of_catalog, "from the catalog database")];
+            // A copy of a config does not get the identity of its original.
+            let offer = offers
+                .into_iter()
+                .find_map(|(uid, reason)| Some((uid?, reason)).filter(|(uid, _)| self.uids.insert(*uid)));
+            let (uid, reason) = offer.unwrap_or((before.config.instance_uid, "every instance has one"));
             changing.set("instance_uid", &json!(uid), reason);
         }
         if changing.lacks("instance_no") {
@@ -61,7 +73,14 @@ impl<'a> Identities<'a> {
             known.display_name.as_ref().filter(|shown| **shown != known.name).map(|shown| json!(shown));
         let facts = [
             ("display_name", shown),
-            ("created_at", known.created_at.as_ref().map(|at| json!(at))),
+            (
+                "created_at",
+                known
+                    .created_at
+                    .as_ref()
+                    .filter(|at| UnixMillis::from_rfc3339(at).is_some())
+                    .map(|at| json!(at)),
+            ),
             ("sort_order", known.sort_order.map(|order| json!(order))),
         ];
         for (path, value) in facts.into_iter().filter(|(path, _)| changing.lacks(path)).collect::<Vec<_>>() {
@@ -92,9 +111,13 @@ impl<'a> Identities<'a> {
                 return (number, reason);
             }
         }
-        let number = format!("{:08}", self.next);
-        self.next = self.next.saturating_add(1);
-        self.taken.insert(number.clone());
-        (number, "the next free number")
+        let text = |number: u32| format!("{number:08}");
+        let free =
+            (self.next..=HIGHEST).chain(1..=HIGHEST).find(|number| !self.taken.contains(&text(*number)));
+        // Were all of them taken, the linter would tell of the double.
+        let number = free.unwrap_or(HIGHEST);
+        self.next = number.saturating_add(1);
+        self.taken.insert(text(number));
+        (text(number), "the next free number")
     }
 }

@@ -98,7 +98,7 @@ pub fn plan_migration(home: &HomeLayout, known: &[KnownInstance]) -> io::Result<
     let (mut configs, mut findings, mut readings) = (Vec::new(), Vec::new(), unreadable);
     for one in found {
         let reading = load_document(&one.path, one.document.clone());
-        readings.push(reading.and_then(|before| {
+        readings.push(reading.map(|before| {
             let (plan, after) = plan(one, before, &mut identities, &mut findings);
             configs.extend(plan);
             after
@@ -122,7 +122,7 @@ fn plan(
     before: LoadedInstance,
     identities: &mut Identities<'_>,
     findings: &mut Vec<Finding>,
-) -> (Option<ConfigPlan>, Result<LoadedInstance, BrokenInstance>) {
+) -> (Option<ConfigPlan>, LoadedInstance) {
     let Found { path, source, document } = found;
     let name = before.config.name.to_string();
     findings.extend(remarks::on(&before).into_iter().map(|finding| finding.of(&name)));
@@ -134,8 +134,11 @@ fn plan(
     changing.raise_version();
     let (document, changes) = changing.done();
     if changes.is_empty() {
-        return (None, Ok(before));
+        return (None, before);
     }
-    let after = load_document(&path, document.clone());
-    (Some(ConfigPlan { name, path, changes, source, document, from_version }), after)
+    // Only what would be valid is planned for.
+    match load_document(&path, document.clone()) {
+        Ok(after) => (Some(ConfigPlan { name, path, changes, source, document, from_version }), after),
+        Err(_) => (None, before),
+    }
 }

@@ -153,6 +153,31 @@ fn nobody_gets_a_number_that_another_config_has() {
 }
 
 #[test]
+fn a_copy_does_not_get_the_identity_of_its_original() {
+    let sandbox = Sandbox::new();
+    let uid = "00000000-0000-0000-0000-0000000000bb";
+    sandbox.write_json("a", &minimal_with(&json!({"name": "a", "instance_uid": uid})));
+    sandbox.write_json("b", &minimal_with(&json!({"name": "b"})));
+    let known = KnownInstance { uid: Some(uuid(uid)), name: "b".to_owned(), ..KnownInstance::default() };
+    apply(&plan(&sandbox, &[known]));
+    let catalog = sandbox.catalog();
+    assert_ne!(catalog.select("b").unwrap().config.instance_uid, uuid(uid));
+}
+
+#[test]
+fn after_the_highest_number_the_free_ones_below_are_given() {
+    let sandbox = Sandbox::new();
+    sandbox.write_json("a", &minimal_with(&json!({"name": "a", "instance_no": "99999999"})));
+    sandbox.write_json("b", &minimal_with(&json!({"name": "b", "instance_no": "00000001"})));
+    sandbox.write_json("c", &minimal_with(&json!({"name": "c"})));
+    sandbox.write_json("d", &minimal_with(&json!({"name": "d"})));
+    apply(&plan(&sandbox, &[]));
+    let catalog = sandbox.catalog();
+    let number = |name: &str| catalog.select(name).unwrap().config.instance_no.clone().unwrap();
+    assert_eq!((number("c"), number("d")), ("00000002".to_owned(), "00000003".to_owned()));
+}
+
+#[test]
 fn the_old_file_is_kept_byte_by_byte_and_an_older_backup_is_never_overwritten() {
     let sandbox = Sandbox::new();
     let text = "\u{feff}{\r\n\"name\": \"chat\",\r\n\"model\": {\"path\": \"a\\\\m.gguf\"}\r\n}\r\n";
