@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use engine_process::{DetachedCommand, LockHolder};
-use orch_core::{ByteCount, ExitCode, Failure, HomeLayout, UnixMillis};
+use orch_core::{ExitCode, Failure, HomeLayout, UnixMillis};
 use orch_runtime::environment;
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon::{ADDR, DaemonOptions, load_settings};
@@ -22,9 +22,6 @@ const LOOK_PACE: Duration = Duration::from_millis(20);
 const USUAL_DRAIN: Duration = Duration::from_secs(4);
 /// What the daemon takes for its end beyond that.
 const GOODBYE: Duration = Duration::from_millis(800);
-/// The log is rotated when a daemon starts, not under it.
-const LOG_LIMIT: ByteCount = ByteCount::from_mib(10);
-const LOGS_KEPT: u32 = 3;
 /// More of its last words than anybody reads.
 const LAST_WORDS: u64 = 16 * 1024;
 const LAST_LINES: usize = 5;
@@ -53,7 +50,6 @@ pub(crate) fn start(home: &HomeLayout, addr: Option<&str>) -> Result<DaemonFile,
     }
     instance_config::home::create(home).map_err(|error| not_done("cannot make the home", &error))?;
     let log = home.daemon_log();
-    rotate(&log);
     let before = fs::metadata(&log).map_or(0, |file| file.len());
     let executable = engine_process::default_shim_executable()
         .map_err(|error| failed(&format!("cannot find this program's own file: {error}")))?;
@@ -205,22 +201,6 @@ fn last_lines(log: &Path, begin: u64) -> std::io::Result<Vec<String>> {
     Ok(lines[lines.len().saturating_sub(LAST_LINES)..].to_vec())
 }
 
-/// A log that cannot be rotated goes on growing, which the next start tries to mend again.
-fn rotate(log: &Path) {
-    if fs::metadata(log).map_or(0, |file| file.len()) < LOG_LIMIT.0 {
-        return;
-    }
-    let numbered = |number: u32| {
-        let mut name = OsString::from(log);
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
-    for number in (1..LOGS_KEPT).rev() {
-        let _ = fs::rename(numbered(number), numbered(number + 1));
-    }
-    let _ = fs::rename(log, numbered(1));
-}
-
 /// The daemon that was ended.
 pub(crate) struct Stopped {
     pub(crate) pid: u32,
@@ -283,20 +263,5 @@ mod tests {
         assert_eq!(last_lines(&log, 4).unwrap(), ["new 1", "new 2"]);
         fs::write(&log, "x\n".repeat(20_000)).unwrap();
         assert_eq!(last_lines(&log, 0).unwrap().len(), LAST_LINES);
-    }
-
-    #[test]
-    fn a_log_that_grew_large_makes_room_for_a_new_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("daemon.log");
-        fs::write(&log, "small").unwrap();
-        rotate(&log);
-        assert!(log.exists());
-        for _ in 0..=LOGS_KEPT {
-            fs::File::create(&log).unwrap().set_len(LOG_LIMIT.0).unwrap();
-            rotate(&log);
-        }
-        let files = fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(files, LOGS_KEPT as usize);
     }
 }

@@ -8,7 +8,7 @@ use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
 use pool_manager::{Node, PoolManager};
 use pool_managerd::api::{self, ApiState, LiveStats, Operations, SlotCounter};
-use pool_managerd::{Door, HomeDaemon, compose};
+use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
 use crate::front::Front;
@@ -84,10 +84,16 @@ async fn live(
         local: daemon.local_token.clone(),
         loopback: address.ip().to_canonical().is_loopback(),
     };
+    let degradable = gateway.clone();
     let front = Front::new(gateway, api::router(state), door);
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
+
+    // The gateway serves without it; whoever asks is told.
+    housekeeping::keep_house(&node, &tasks.child(), move |trouble| {
+        degradable.set_degraded(trouble.map(|_| "store".to_owned()).into_iter().collect());
+    });
 
     let signal = termination.await;
     tracing::info!(signal, "stopping; engines keep running");

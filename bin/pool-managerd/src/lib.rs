@@ -10,7 +10,9 @@ pub mod compose;
 pub mod daemon_file;
 mod door;
 mod home_daemon;
+pub mod housekeeping;
 pub mod node;
+mod own_log;
 
 pub use door::{Door, Need, is_ours};
 pub use home_daemon::HomeDaemon;

@@ -21,6 +21,7 @@ use crate::api::{self, ApiState, LiveStats, Operations};
 use crate::compose;
 use crate::door::Door;
 use crate::home_daemon::HomeDaemon;
+use crate::housekeeping;
 
 /// Runs the node in the foreground until it is asked to stop. Engines keep running.
 pub fn run(home: &HomeLayout, flags: &[(&str, String)]) -> Result<(), Failure> {
@@ -65,6 +66,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, None)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
+    housekeeping::keep_house(&node, &tasks.child(), |_| ());
     let signal = asked_to_end.await;
     tracing::info!(signal, "stopping; engines keep running");
     // Requests first: while they finish, supervision and routing go on.

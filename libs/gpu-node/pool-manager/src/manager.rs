@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instance_config::{Catalog, LoadedInstance, discover};
-use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId};
 use orch_runtime::Tasks;
 use tokio::sync::{Mutex, oneshot};
 
@@ -23,8 +23,6 @@ use crate::traffic::{ReplicaSnapshot, Traffic};
 const RECONCILE_PACE: Duration = Duration::from_secs(5);
 /// How often engines are looked for that no config claims.
 const ORPHAN_PACE: Duration = Duration::from_secs(60);
-/// How often old events and health rows are pruned.
-const PRUNE_PACE: Duration = Duration::from_secs(3600);
 
 /// A handle to the pool manager; cheap to clone.
 #[derive(Clone)]
@@ -207,7 +205,6 @@ impl PoolManager {
 
     async fn reconcile_forever(&self) {
         let token = self.shared.tasks.token();
-        let mut pruned: Option<tokio::time::Instant> = None;
         let mut sought = tokio::time::Instant::now();
         loop {
             tokio::select! {
@@ -223,10 +220,6 @@ impl PoolManager {
                 Err(failure) => {
                     tracing::warn!(%failure, "configs or desired states could not be read; trying again");
                 }
-            }
-            if pruned.is_none_or(|at| at.elapsed() >= PRUNE_PACE) {
-                pruned = Some(tokio::time::Instant::now());
-                self.prune().await;
             }
         }
     }
@@ -246,14 +239,6 @@ impl PoolManager {
             }
         }
         Ok(catalog)
-    }
-
-    async fn prune(&self) {
-        let node = Arc::clone(&self.shared.node);
-        let work = move || Ok(node.store.prune(UnixMillis::now())?);
-        if let Err(failure) = blocking(&self.shared.tasks, work).await {
-            tracing::warn!(%failure, "old events could not be pruned");
-        }
     }
 }
 

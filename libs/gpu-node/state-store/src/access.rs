@@ -123,6 +123,13 @@ impl StateStore {
     /// How the state is kept now: looks whether the file has been deleted or replaced, and mends that where it can.
     /// Every read and write does the same first.
     pub fn condition(&self) -> StoreCondition {
+        let must_try = self.lock().keeper.as_ref().is_some_and(Keeper::must_try);
+        if must_try {
+            // Its outcome is remembered.
+            let _ = self.write(|transaction| {
+                Ok(transaction.execute("UPDATE schema_info SET version = version", [])?)
+            });
+        }
         let mut open = self.lock();
         open.keep();
         open.keeper.as_mut().map_or(StoreCondition::Sound, Keeper::tell)
@@ -142,7 +149,11 @@ impl StateStore {
             transaction.commit()?;
             Ok(value)
         })();
-        outcome.map_err(|fault| StoreError::from_fault(&self.path, fault))
+        let outcome = outcome.map_err(|fault| StoreError::from_fault(&self.path, fault));
+        if let Some(keeper) = &mut open.keeper {
+            keeper.wrote(&outcome);
+        }
+        outcome
     }
 }
 

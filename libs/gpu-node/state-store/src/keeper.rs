@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::StoreError;
 use crate::access::{look, open_for_writing, prepare_file, refuse_unless_ours};
-use crate::backup::{copy, with_suffix};
+use crate::backup::{copy, remove, with_suffix};
 use crate::error::Fault;
 use crate::instances::InstanceRow;
 use crate::runtime::RuntimeRow;
@@ -54,11 +54,13 @@ pub(crate) struct Keeper {
     path: PathBuf,
     file: Option<FileId>,
     condition: StoreCondition,
+    /// Why the last write failed, if that was the file's fault: a full disk, for example.
+    failure: Option<String>,
 }
 
 impl Keeper {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: file_id(path), condition: StoreCondition::Sound }
+        Self { path: path.to_owned(), file: file_id(path), condition: StoreCondition::Sound, failure: None }
     }
 
     /// Makes sure that the connection leads to the file at the path, as far as that can be.
@@ -87,7 +89,23 @@ impl Keeper {
         }
     }
 
+    pub(crate) fn wrote<T>(&mut self, outcome: &Result<T, StoreError>) {
+        match outcome {
+            Ok(_) => self.failure = None,
+            Err(StoreError::Busy { .. } | StoreError::UnknownInstance { .. }) => {}
+            Err(error) => self.failure = Some(error.to_string()),
+        }
+    }
+
+    /// After a failed write only another write tells whether the next one will do.
+    pub(crate) fn must_try(&self) -> bool {
+        self.failure.is_some()
+    }
+
     pub(crate) fn tell(&mut self) -> StoreCondition {
+        if let (StoreCondition::Sound, Some(reason)) = (&self.condition, &self.failure) {
+            return StoreCondition::Unusable { reason: reason.clone() };
+        }
         match &self.condition {
             StoreCondition::Mended { .. } => std::mem::replace(&mut self.condition, StoreCondition::Sound),
             other => other.clone(),
@@ -98,7 +116,8 @@ impl Keeper {
 /// The deleted file lives on behind the connection: all of it, events and history too, comes back.
 fn write_again(connection: &Connection, path: &Path) -> Result<Connection, StoreError> {
     let io = |error| StoreError::from_io(path, error);
-    let rescue = with_suffix(path, &format!(".rescue-{}", std::process::id()));
+    let rescue = with_suffix(path, ".rescue");
+    remove(&rescue)?;
     prepare_file(path.parent().unwrap_or(Path::new("")), &rescue)?;
     let placed = copy(connection, &rescue).and_then(|()| {
         // They belong to the deleted file; a new one must not meet them.

@@ -3,6 +3,7 @@
 
 mod follow;
 pub(crate) mod index;
+mod old;
 mod reverse;
 mod size;
 mod tail;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use orch_core::{ReplicaId, UnixMillis};
 
 pub use follow::{Follower, tail_then_follow};
+pub use old::old_logs;
 pub use size::{LARGE_LOGS, total_size};
 pub use tail::tail;
 

@@ -177,10 +177,13 @@ impl Supervisor {
     }
 
     async fn run(mut self, begun: oneshot::Sender<()>) {
-        self.begin().await;
+        let read_at_once = self.begin().await;
         self.publish();
         // Whoever waited for it may have left.
         let _ = begun.send(());
+        if !read_at_once && !self.begin_later().await {
+            return self.board.remove(self.name(), self.replica);
+        }
         loop {
             match self.hear().await {
                 Heard::Command(command) => self.command(command).await,

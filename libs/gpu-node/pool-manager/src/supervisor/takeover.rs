@@ -14,9 +14,31 @@ use crate::operate;
 /// After an engine's end its shim cleans up and writes the exit record; nobody waits for it longer than this.
 const SHIM_FAREWELL: Duration = Duration::from_secs(2);
 
+/// The first and the longest time between two looks at a state that cannot be read.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 impl Supervisor {
-    /// The reconciliation of desired and actual state when this loop takes over.
-    pub(super) async fn begin(&mut self) {
+    /// A state that cannot be read is looked at again and again: an engine of ours may wait to be adopted. False when
+    /// the daemon ends.
+    pub(super) async fn begin_later(&mut self) -> bool {
+        let token = self.tasks.token();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return false,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if self.begin().await {
+                self.publish();
+                return true;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The reconciliation of desired and actual state when this loop takes over. False when the state cannot be read.
+    pub(super) async fn begin(&mut self) -> bool {
         let name = self.name().clone();
         let replica = self.replica;
         let found = self
@@ -27,7 +49,7 @@ impl Supervisor {
                 Ok((row, desired, actual))
             })
             .await;
-        let Some((row, desired, actual)) = found else { return };
+        let Some((row, desired, actual)) = found else { return false };
         if let Some(desired) = desired {
             self.machine.desired = desired;
         }
@@ -44,6 +66,7 @@ impl Supervisor {
             }
             Actual::Foreign { .. } | Actual::Gone => self.found_nothing(row.as_ref()).await,
         }
+        true
     }
 
     /// A living engine of ours: adopted, or ended when it is not wanted.
