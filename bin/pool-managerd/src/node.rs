@@ -77,7 +77,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
 }
 
 /// Nobody sends requests through this process: users talk to the instances' own ports.
-struct NoTraffic;
+pub(crate) struct NoTraffic;
 
 impl Traffic for NoTraffic {
     fn publish(&self, _: Vec<ReplicaSnapshot>) {}

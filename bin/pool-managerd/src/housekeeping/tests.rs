@@ -7,10 +7,11 @@ use std::time::SystemTime;
 
 use engine_process::LogFiles;
 use orch_core::{DesiredState, EngineProfile, ExitCode, HomeLayout, InstanceName};
-use pool_manager::{BoxFuture, EngineResolver, PoolManager, ReplicaSnapshot, Traffic};
+use pool_manager::{EngineResolver, PoolManager};
 use state_store::{EventQuery, StateStore};
 
 use super::*;
+use crate::node::NoTraffic;
 
 struct NoEngines;
 
@@ -174,16 +175,6 @@ async fn whoever_asks_is_told_when_the_database_becomes_unusable_and_when_it_is_
     fs::remove_file(node.home.database()).unwrap();
     wait_for(&[true, false]).await;
     tasks.shutdown(Duration::from_secs(1)).await;
-}
-
-struct NoTraffic;
-
-impl Traffic for NoTraffic {
-    fn publish(&self, _: Vec<ReplicaSnapshot>) {}
-
-    fn drain<'a>(&'a self, _: &'a InstanceName, _: ReplicaId, _: Duration) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,11 +48,16 @@ fn file_id(_path: &Path) -> Option<FileId> {
     Some(())
 }
 
+/// What SQLite puts behind a database's name for its log.
+const LOG: &str = "-wal";
+
 /// Looks after the file behind one connection.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     path: PathBuf,
     file: Option<FileId>,
+    /// The log of that file, as it was last seen.
+    log: Option<FileId>,
     condition: StoreCondition,
     /// Why the last write failed, if that was the file's fault: a full disk, for example.
     failure: Option<String>,
@@ -60,17 +65,29 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: file_id(path), condition: StoreCondition::Sound, failure: None }
+        Self {
+            path: path.to_owned(),
+            file: file_id(path),
+            log: file_id(&with_suffix(path, LOG)),
+            condition: StoreCondition::Sound,
+            failure: None,
+        }
     }
 
     /// Makes sure that the connection leads to the file at the path, as far as that can be.
     pub(crate) fn keep(&mut self, connection: &mut Connection) {
         let there = file_id(&self.path);
+        let log = file_id(&with_suffix(&self.path, LOG));
         if there == self.file {
+            self.log = log;
             if matches!(self.condition, StoreCondition::Unusable { .. }) {
                 self.condition = StoreCondition::Sound;
             }
             return;
+        }
+        // The log of the old file, beside another one: SQLite would take the one for the other's.
+        if log.is_some() && log == self.log {
+            remove_side_files(&self.path);
         }
         let mended = match there {
             None => {
@@ -113,6 +130,12 @@ impl Keeper {
     }
 }
 
+fn remove_side_files(path: &Path) {
+    for suffix in [LOG, "-shm"] {
+        let _ = fs::remove_file(with_suffix(path, suffix));
+    }
+}
+
 /// The deleted file lives on behind the connection: all of it, events and history too, comes back.
 fn write_again(connection: &Connection, path: &Path) -> Result<Connection, StoreError> {
     let io = |error| StoreError::from_io(path, error);
@@ -121,9 +144,7 @@ fn write_again(connection: &Connection, path: &Path) -> Result<Connection, Store
     prepare_file(path.parent().unwrap_or(Path::new("")), &rescue)?;
     let placed = copy(connection, &rescue).and_then(|()| {
         // They belong to the deleted file; a new one must not meet them.
-        for suffix in ["-wal", "-shm"] {
-            let _ = fs::remove_file(with_suffix(path, suffix));
-        }
+        remove_side_files(path);
         // Fails when somebody made a new one meanwhile, into which the next look carries over.
         fs::hard_link(&rescue, path).map_err(io)
     });

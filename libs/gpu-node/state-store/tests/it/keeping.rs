@@ -143,9 +143,31 @@ fn a_database_that_is_moved_away_and_back_is_the_same() {
     let store = store_in_use(&home);
     let aside = home.state().join("aside");
     fs::rename(home.database(), &aside).unwrap();
-    fs::write(home.database(), b"").unwrap();
-    assert!(matches!(store.condition(), StoreCondition::Unusable { .. }));
     fs::rename(&aside, home.database()).unwrap();
     assert_eq!(store.condition(), StoreCondition::Sound);
     assert_chat_runs(&home);
+}
+
+#[test]
+fn a_file_that_is_put_over_it_is_not_read_through_the_log_of_the_old_one() {
+    let (folder, home) = temp_home();
+    let store = store_in_use(&home);
+    let put_over = |bytes: &[u8]| {
+        let file = folder.path().join("new");
+        fs::write(&file, bytes).unwrap();
+        fs::rename(file, home.database()).unwrap();
+    };
+    for garbage in [&b"no database"[..], b""] {
+        put_over(garbage);
+        assert!(matches!(store.condition(), StoreCondition::Unusable { .. }), "{garbage:?}");
+        assert!(fs::read(home.database()).unwrap() == garbage, "the file was changed");
+    }
+    // A good one that knows nothing: what ran before is carried over.
+    let other = HomeLayout::new(folder.path().join("other"));
+    drop(StateStore::open(&other).unwrap());
+    put_over(&fs::read(other.database()).unwrap());
+    assert!(is_mended(&store.condition(), "replaced"));
+    assert_chat_runs(&home);
+    drop(store);
+    assert_sound(&home);
 }
