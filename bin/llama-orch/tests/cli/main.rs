@@ -23,4 +23,5 @@ mod refusals;
 mod scene;
 #[cfg(target_os = "linux")]
 mod service;
+mod state;
 mod stats;

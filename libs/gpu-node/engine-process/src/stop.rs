@@ -126,7 +126,7 @@ pub(crate) fn is_shim(pid: u32) -> bool {
 /// Asks twice. `true` when the engine has ended by itself.
 fn ask_to_end(engine: &ProcessHandle, plan: &StopPlan) -> Result<bool, StopError> {
     for grace in [plan.first_grace, plan.second_grace] {
-        match engine.signal_group(Signal::Terminate) {
+        match signal(engine, Signal::Terminate) {
             Ok(()) if engine.wait(grace) => return Ok(true),
             Ok(()) => {}
             // Where only the shim can pass the request on, and there is none.
@@ -135,6 +135,13 @@ fn ask_to_end(engine: &ProcessHandle, plan: &StopPlan) -> Result<bool, StopError
         }
     }
     Ok(false)
+}
+
+/// Engines of ours lead a group of their own. One that the older tool started may share the group of whoever started it,
+/// and is signalled alone. Systems without groups tell none.
+fn signal(engine: &ProcessHandle, signal: Signal) -> io::Result<()> {
+    let group = process_entry(engine.pid()).map_or(0, |entry| entry.group);
+    if group == engine.pid() || group == 0 { engine.signal_group(signal) } else { engine.signal(signal) }
 }
 
 /// All that the engine started. Looked up while it lives: afterwards nobody knows whose orphans they are.
@@ -146,7 +153,7 @@ fn family_of(engine: &ProcessHandle, lock: Option<&Path>) -> Vec<ProcessHandle> 
 
 fn kill(engine: &ProcessHandle) -> Result<(), StopError> {
     let pid = engine.pid();
-    engine.signal_group(Signal::Kill).map_err(|source| StopError::Signal { pid, source })?;
+    signal(engine, Signal::Kill).map_err(|source| StopError::Signal { pid, source })?;
     if engine.wait(KILL_LIMIT) { Ok(()) } else { Err(StopError::StillAlive { pid }) }
 }
 

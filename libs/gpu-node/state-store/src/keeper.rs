@@ -146,7 +146,12 @@ fn write_again(connection: &Connection, path: &Path) -> Result<Connection, Store
         // They belong to the deleted file; a new one must not meet them.
         remove_side_files(path);
         // Fails when somebody made a new one meanwhile, into which the next look carries over.
-        fs::hard_link(&rescue, path).map_err(io)
+        match fs::hard_link(&rescue, path) {
+            // A file system without hard links.
+            Err(_) if !path.exists() => fs::rename(&rescue, path),
+            placed => placed,
+        }
+        .map_err(io)
     });
     let _ = fs::remove_file(&rescue);
     placed?;

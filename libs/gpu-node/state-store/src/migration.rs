@@ -103,7 +103,11 @@ pub fn inspect(home: &HomeLayout) -> Result<DatabaseKind, StoreError> {
 /// What [`migrate`] would do now; `None` where there is nothing to migrate. Changes nothing.
 pub fn preview(home: &HomeLayout, still_ours: StillOurs<'_>) -> Result<Option<Migration>, StoreError> {
     let path = home.database();
-    let Some((connection, Shape::Older(tables))) = look(&path)? else { return Ok(None) };
+    let (connection, tables) = match look(&path)? {
+        Some((connection, Shape::Older(tables))) => (connection, tables),
+        Some((_, shape)) => return refuse_unless_ours(&path, shape).map(|()| None),
+        None => return Ok(None),
+    };
     let sqlite = |error| StoreError::from_sqlite(&path, error);
     check_integrity(&connection, &path)?;
     tables.cover(&connection, "").map_err(sqlite)?;
@@ -139,9 +143,11 @@ pub fn migrate(
 ) -> Result<Option<Migration>, StoreError> {
     let path = home.database();
     // Judged before anything is opened for writing: what cannot be migrated keeps every byte.
-    let Some((reading, Shape::Older(_))) = look(&path)? else { return Ok(None) };
-    check_integrity(&reading, &path)?;
-    drop(reading);
+    match look(&path)? {
+        Some((reading, Shape::Older(_))) => check_integrity(&reading, &path)?,
+        Some((_, shape)) => return refuse_unless_ours(&path, shape).map(|()| None),
+        None => return Ok(None),
+    }
     let sqlite = |error| StoreError::from_sqlite(&path, error);
     let mut connection = open_for_writing(&path).map_err(sqlite)?;
     // Tables are renamed and dropped: nothing is to follow them. None of this can be said inside a transaction.

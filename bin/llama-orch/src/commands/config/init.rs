@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use orch_core::{ExitCode, Failure, HomeLayout};
-use orchestratord::{compose, daemon_file};
+use orchestratord::compose;
+use pool_managerd::HomeDaemon;
 use serde_json::json;
 
 use crate::context::Context;
@@ -16,7 +17,7 @@ const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
 pub(super) fn run(context: &Context, force: bool) -> CommandResult {
     let home = context.home()?;
-    let backup = if force { set_aside(home)? } else { None };
+    let backup = if force { replace(home)? } else { None };
     compose::open_node(home)?;
     if context.printer.json() {
         return Ok(context.printer.document(&json!({"home": home.root(), "backup": backup}))?);
@@ -27,18 +28,23 @@ pub(super) fn run(context: &Context, force: bool) -> CommandResult {
     Ok(context.printer.line(format_args!("home {} is ready", home.root().display()))?)
 }
 
-/// Moves the database away under a name that no backup has yet. Running engines are found again through their handoff
-/// files.
-fn set_aside(home: &HomeLayout) -> Result<Option<PathBuf>, Failure> {
-    let database = home.database();
-    if !database.exists() {
+/// Makes a new database in the place of the old one, if there is one. Nobody can be the daemon meanwhile: it would go
+/// on with the old one.
+fn replace(home: &HomeLayout) -> Result<Option<PathBuf>, Failure> {
+    if !home.database().exists() {
         return Ok(None);
     }
-    if let Some(daemon) = daemon_file::living(home) {
-        let message = format!("the daemon (pid {}) uses the database", daemon.pid);
-        return Err(Failure::new(ExitCode::DaemonAlreadyRunning, message)
-            .hint("stop it first: llama-orch daemon stop; engines keep running"));
-    }
+    let _place = HomeDaemon::claim(home)
+        .map_err(|failure| failure.hint("stop it first: llama-orch daemon stop; engines keep running"))?;
+    let backup = set_aside(home)?;
+    compose::open_node(home)?;
+    Ok(Some(backup))
+}
+
+/// Moves the database away under a name that no backup has yet. Running engines are found again through their handoff
+/// files.
+fn set_aside(home: &HomeLayout) -> Result<PathBuf, Failure> {
+    let database = home.database();
     let backup = free_name(&database);
     rename(&database, &backup)?;
     for suffix in SIDE_FILES {
@@ -47,7 +53,7 @@ fn set_aside(home: &HomeLayout) -> Result<Option<PathBuf>, Failure> {
             rename(&side, &with_suffix(&backup, suffix))?;
         }
     }
-    Ok(Some(backup))
+    Ok(backup)
 }
 
 fn free_name(database: &Path) -> PathBuf {
