@@ -210,7 +210,7 @@ fn a_stopped_daemon_leaves_the_engines_running_and_is_gone_in_time() {
     assert_eq!(home.run(&["daemon", "status"]).exit_code, Some(60));
     let cut = stream.finish(SOON);
     let last = cut.events.last().unwrap();
-    assert!(last.contains("error"), "a stream that is cut says so: {last}");
+    assert!(last.contains("error") && last.contains("the gateway is stopping"), "{last}");
 
     assert_eq!(home.engine_pid("a"), pid);
     assert_eq!(http::get(&format!("127.0.0.1:{port}"), "/health").unwrap().status, 200);

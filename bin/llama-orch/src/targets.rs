@@ -1,8 +1,9 @@
 //! From what was typed to instances, and who carries a step out on them.
 
 use instance_config::{Catalog, LoadedInstance};
-use orch_core::{ExitCode, Failure};
+use orch_core::{ExitCode, Failure, InstanceName};
 use orchestratord::client::DaemonClient;
+use pool_manager::remnant;
 use pool_manager::view::{InstanceView, broken_line};
 
 use crate::arguments::Selection;
@@ -10,6 +11,7 @@ use crate::context::Context;
 use crate::runtime::block_on;
 
 /// Who carries steps out.
+#[derive(Clone)]
 pub(crate) enum Plane {
     /// A control plane elsewhere: it alone knows its instances.
     Remote(DaemonClient),
@@ -27,6 +29,14 @@ impl Plane {
         Ok(DaemonClient::living(context.home()?).map_or(Plane::Alone, Plane::Daemon))
     }
 
+    /// The same, or this command itself when the daemon was ended on the way.
+    pub(crate) fn without_daemon(&self, ended: bool) -> Self {
+        match self {
+            Plane::Daemon(_) if ended => Plane::Alone,
+            other => other.clone(),
+        }
+    }
+
     pub(crate) fn client(&self) -> Option<&DaemonClient> {
         match self {
             Plane::Remote(client) | Plane::Daemon(client) => Some(client),
@@ -38,8 +48,10 @@ impl Plane {
 /// One instance that a step is for.
 pub(crate) struct Target {
     pub(crate) name: String,
-    /// Not known of instances elsewhere.
+    /// Not known of instances elsewhere, nor of what is left of one whose config is gone.
     pub(crate) instance: Option<LoadedInstance>,
+    /// It is left of an instance of this home whose config is gone or cannot be read.
+    pub(crate) remnant: bool,
 }
 
 /// What one of the typed words stands for.
@@ -50,12 +62,13 @@ pub(crate) struct Chosen {
 
 impl Chosen {
     fn remote(name: String) -> Self {
-        Self { target: Ok(Target { name: name.clone(), instance: None }), name }
+        Self { target: Ok(Target { name: name.clone(), instance: None, remnant: false }), name }
     }
 
     fn local(instance: &LoadedInstance) -> Self {
         let name = instance.config.name.to_string();
-        Self { target: Ok(Target { name: name.clone(), instance: Some(instance.clone()) }), name }
+        let target = Target { name: name.clone(), instance: Some(instance.clone()), remnant: false };
+        Self { target: Ok(target), name }
     }
 }
 
@@ -131,6 +144,18 @@ fn choose_by_name(catalog: &Catalog, names: &[String]) -> Vec<Chosen> {
         }
     }
     chosen
+}
+
+/// A name that no usable config claims, but of which something is left, stands for that.
+pub(crate) fn reach_remnant(context: &Context, choice: &mut Chosen) -> Result<(), Failure> {
+    if choice.target.is_ok() {
+        return Ok(());
+    }
+    let Ok(name) = InstanceName::new(&choice.name) else { return Ok(()) };
+    if remnant(context.home()?, context.reader()?.as_ref(), &name)?.is_some() {
+        choice.target = Ok(Target { name: choice.name.clone(), instance: None, remnant: true });
+    }
+    Ok(())
 }
 
 /// Configs that cannot be used are told, and stop nothing.

@@ -1,6 +1,7 @@
 //! `describe`: everything about one instance.
 
-use orch_core::Failure;
+use instance_config::Catalog;
+use orch_core::{Failure, InstanceName};
 use orchestratord::compose::{Memory, engine_profile};
 use serde_json::Value;
 
@@ -24,7 +25,10 @@ fn document(context: &Context, name: &str) -> Result<Value, Failure> {
         return block_on(client.describe(name));
     }
     let catalog = context.catalog()?;
-    let instance = catalog.select(name)?;
+    let instance = match catalog.select(name) {
+        Ok(instance) => instance,
+        Err(failure) => return remnant(context, &catalog, name, failure),
+    };
     if let Some(client) = plane.client() {
         match block_on(client.describe(instance.config.name.as_str())) {
             Ok(document) => return Ok(document),
@@ -35,11 +39,20 @@ fn document(context: &Context, name: &str) -> Result<Value, Failure> {
     context.look(|viewer| viewer.describe(instance, &profile))
 }
 
+/// What is left of an instance whose config is gone or broken; only where nothing is the failure stands.
+fn remnant(context: &Context, catalog: &Catalog, name: &str, failure: Failure) -> Result<Value, Failure> {
+    let Ok(known) = InstanceName::new(name) else { return Err(failure) };
+    let broken = catalog.broken.iter().find(|it| it.name == name);
+    context.look(|viewer| viewer.describe_remnant(&known, broken))?.ok_or(failure)
+}
+
 /// The document for people: what they look for first stands first.
 fn sheet(document: &Value) -> String {
     let mut text = String::new();
     for section in [
         pairs("", &overview(document)),
+        block("changed since the start (restart needed)", &changes(&document["changes"])),
+        pairs("config", &fields("", &document["config"])),
         block("command", &command_line(&document["effective_command"])),
         pairs("variables", &variables(&document["env"])),
         pairs("process", &entries(&document["process"])),
@@ -86,7 +99,7 @@ fn overview(document: &Value) -> Vec<(String, String)> {
         slots,
         uptime,
         named("restarts", "restarts"),
-        Some(engine(&document["engine"])),
+        Some(&document["engine"]).filter(|engine| !engine.is_null()).map(engine),
     ]
     .into_iter()
     .flatten()
@@ -107,6 +120,37 @@ fn engine(engine: &Value) -> (String, String) {
 fn command_line(words: &Value) -> Vec<String> {
     let words: Vec<&str> = words.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if words.is_empty() { Vec::new() } else { vec![crate::words::command_line(&words)] }
+}
+
+fn changes(changes: &Value) -> Vec<String> {
+    let side = |value: &Value| match value.as_str() {
+        None => "-".to_owned(),
+        Some("") => "set".to_owned(),
+        Some(text) => text.to_owned(),
+    };
+    let line = |change: &Value| {
+        let argument = plain(&change["argument"]);
+        match (&change["running"], &change["config"]) {
+            (Value::Null, Value::Null) => argument,
+            (running, config) => format!("{argument}: {} -> {}", side(running), side(config)),
+        }
+    };
+    changes.as_array().into_iter().flatten().map(line).collect()
+}
+
+/// The config as `config set` names its fields; what is empty says nothing.
+fn fields(prefix: &str, config: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (name, value) in config.as_object().into_iter().flatten() {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Null => {}
+            Value::Object(_) => found.extend(fields(&path, value)),
+            Value::Array(list) if list.is_empty() => {}
+            value => found.push((path, plain(value))),
+        }
+    }
+    found
 }
 
 fn entries(object: &Value) -> Vec<(String, String)> {

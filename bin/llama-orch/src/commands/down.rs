@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName};
 use orchestratord::compose;
+use pool_manager::alone;
 use pool_manager::view::InstanceView;
-use pool_manager::{Actual, alone, observe};
-use state_store::StateReader;
 
 use crate::arguments::DownArguments;
 use crate::commands::unlock;
@@ -14,7 +13,7 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::runtime::block_on;
 use crate::steps::carry_out;
-use crate::targets::{Chosen, Plane, Target, choose, is_sweeping};
+use crate::targets::{Chosen, Plane, Target, choose, is_sweeping, reach_remnant};
 
 /// Requests in flight may take so long to finish.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -23,14 +22,12 @@ pub(super) fn run(context: &Context, arguments: &DownArguments) -> CommandResult
     let plane = Plane::find(context)?;
     let mut chosen = choose(context, &plane, &arguments.selection, is_down)?;
     for choice in &mut chosen {
-        reach_left_behind(context, choice)?;
+        reach_remnant(context, choice)?;
     }
     let sweeping = is_sweeping(&arguments.selection);
     carry_out(context, "stopping", &chosen, &|target: &Target| {
-        if arguments.force_unlock {
-            unlock::force(context, target)?;
-        }
-        match stop(context, &plane, target, arguments.force, arguments.timeout) {
+        let plane = &plane.without_daemon(unlock::before_step(context, target, arguments.force_unlock)?);
+        match stop(context, plane, target, arguments.force, arguments.timeout) {
             Err(failure) if sweeping && failure.exit == ExitCode::NotRunning => Ok("was stopped".to_owned()),
             result => result.map(|()| "is stopped".to_owned()),
         }
@@ -60,23 +57,6 @@ fn stop(
             alone::down_by_name(&compose::open_node(context.home()?)?, &name, force)
         }
     }
-}
-
-/// An engine whose config broke or went away while it ran can be stopped by its name.
-fn reach_left_behind(context: &Context, choice: &mut Chosen) -> Result<(), Failure> {
-    let Ok(name) = InstanceName::new(&choice.name) else { return Ok(()) };
-    if choice.target.is_ok() {
-        return Ok(());
-    }
-    let home = context.home()?;
-    let row = match StateReader::open(home)? {
-        Some(reader) => reader.runtime(&name, ReplicaId::FIRST)?,
-        None => None,
-    };
-    if let Actual::Ours(_) = observe(home, row.as_ref(), &name, ReplicaId::FIRST) {
-        choice.target = Ok(Target { name: choice.name.clone(), instance: None });
-    }
-    Ok(())
 }
 
 /// Neither running nor wanted.

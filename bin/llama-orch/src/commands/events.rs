@@ -50,14 +50,16 @@ fn query(context: &Context, arguments: &EventsArguments) -> Result<EventQuery, F
     })
 }
 
-/// An instance whose config cannot be used still has a history.
+/// An instance whose config cannot be used, or is gone, still has a history.
 pub(crate) fn find(context: &Context, selector: &str) -> Result<InstanceName, Failure> {
     let catalog = context.catalog()?;
     match catalog.select(selector) {
         Ok(instance) => Ok(instance.config.name.clone()),
         Err(failure) => {
-            let broken = catalog.broken.iter().find(|broken| broken.name == selector);
-            broken.and_then(|broken| InstanceName::new(&broken.name).ok()).ok_or(failure)
+            let Ok(name) = InstanceName::new(selector) else { return Err(failure) };
+            let is_broken = catalog.broken.iter().any(|broken| broken.name == selector);
+            let is_left = || pool_manager::remnant(context.home()?, context.reader()?.as_ref(), &name);
+            if is_broken || is_left()?.is_some() { Ok(name) } else { Err(failure) }
         }
     }
 }

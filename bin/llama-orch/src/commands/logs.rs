@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine_process::{Follower, LogFiles, LogLine, Stream, StreamSelection};
 use instance_config::LoadedInstance;
-use orch_core::{ExitCode, Failure, ReplicaId, UnixMillis};
+use orch_core::{ExitCode, Failure, InstanceName, ReplicaId, UnixMillis};
 use serde_json::json;
 
 use crate::arguments::{LogsAction, LogsArguments, StreamArgument};
@@ -25,9 +25,11 @@ pub(super) fn run(context: &Context, arguments: &LogsArguments) -> CommandResult
     warn_of_large_logs(context);
     let name = arguments.name.as_deref().unwrap_or_default();
     let catalog = context.catalog()?;
-    let instance = catalog.select(name)?;
     let replica = arguments.replica.unwrap_or(ReplicaId::FIRST);
-    let files = log_files(context, instance, replica)?;
+    let files = match catalog.select(name) {
+        Ok(instance) => log_files(context, instance, replica)?,
+        Err(failure) => remnant_files(context, name, replica)?.ok_or(failure)?,
+    };
     let selection = selection(arguments.stream);
     let since = arguments.since.map(|since| since.before(UnixMillis::now()));
     if !arguments.follow {
@@ -81,6 +83,14 @@ fn log_files(context: &Context, instance: &LoadedInstance, replica: ReplicaId) -
         stdout: instance_config::log_path(&config.logs.stdout, config, home, replica),
         stderr: instance_config::log_path(&config.logs.stderr, config, home, replica),
     })
+}
+
+/// The usual files of a name that no usable config claims, if anything was ever written there.
+fn remnant_files(context: &Context, name: &str, replica: ReplicaId) -> Result<Option<LogFiles>, Failure> {
+    let Ok(name) = InstanceName::new(name) else { return Ok(None) };
+    let folder = context.home()?.instance_logs(&name);
+    let file = |stream: &str| engine_process::replica_log_path(&folder.join(stream), replica);
+    Ok(folder.is_dir().then(|| LogFiles { stdout: file("stdout.log"), stderr: file("stderr.log") }))
 }
 
 fn selection(stream: StreamArgument) -> StreamSelection {

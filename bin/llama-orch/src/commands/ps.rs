@@ -1,6 +1,7 @@
 //! `ps`: what there is, and how it is.
 
-use orch_core::UnixMillis;
+use instance_config::BrokenInstance;
+use orch_core::{Failure, UnixMillis};
 use pool_manager::view::InstanceView;
 
 use crate::arguments::PsArguments;
@@ -14,9 +15,8 @@ pub(super) fn run(context: &Context, arguments: &PsArguments) -> CommandResult {
     watch(arguments.watch, || {
         let mut seen = look(context)?;
         if arguments.all {
-            let node_id = context.node_id()?;
             let broken = std::mem::take(&mut seen.broken);
-            seen.rows.extend(broken.iter().map(|broken| broken_row(broken, &node_id)));
+            seen.rows.extend(unclaimed_rows(context, &broken)?);
         }
         if arguments.watch && context.printer.json() {
             return Ok(context.printer.record(&seen.rows)?);
@@ -40,4 +40,23 @@ pub(super) fn show(context: &Context, rows: &[InstanceView]) -> CommandResult {
 fn table(rows: &[InstanceView]) -> Vec<Vec<String>> {
     let now = UnixMillis::now();
     rows.iter().map(|row| cells(row, now)).collect()
+}
+
+/// Configs that cannot be used, and what is left of instances without one.
+fn unclaimed_rows(context: &Context, broken: &[BrokenInstance]) -> Result<Vec<InstanceView>, Failure> {
+    if context.remote()?.is_some() {
+        return Ok(Vec::new());
+    }
+    let node_id = context.node_id()?;
+    let catalog = context.catalog()?;
+    let mut left = context.look(|viewer| viewer.remnants(&catalog))?;
+    let mut rows = Vec::new();
+    for fault in broken.iter().map(|broken| broken_row(broken, &node_id)) {
+        rows.push(match left.iter().position(|row| row.name == fault.name) {
+            Some(known) => InstanceView { last_error: fault.last_error, ..left.remove(known) },
+            None => fault,
+        });
+    }
+    rows.append(&mut left);
+    Ok(rows)
 }

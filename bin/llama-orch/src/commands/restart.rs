@@ -22,11 +22,9 @@ pub(super) fn run(context: &Context, arguments: &RestartArguments) -> CommandRes
     let warnings = Warnings::default();
     tell_findings(context, &plane, &chosen, &warnings)?;
     carry_out(context, "restarting", &chosen, &|target: &Target| {
-        if arguments.force_unlock {
-            unlock::force(context, target)?;
-        }
-        restart(context, &plane, target, arguments, &warnings)?;
-        ready_words(context, &plane, target, arguments.wait)
+        let plane = &plane.without_daemon(unlock::before_step(context, target, arguments.force_unlock)?);
+        restart(context, plane, target, arguments, &warnings)?;
+        ready_words(context, plane, target, arguments.wait)
     })
 }
 

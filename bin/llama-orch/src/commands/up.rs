@@ -34,15 +34,13 @@ pub(super) fn run(context: &Context, arguments: &UpArguments) -> CommandResult {
     tell_findings(context, &plane, &chosen, &warnings)?;
     let sweeping = is_sweeping(&arguments.selection);
     let started = carry_out(context, "starting", &chosen, &|target: &Target| {
-        if arguments.force_unlock {
-            unlock::force(context, target)?;
-        }
-        match start(context, &plane, target, arguments, &warnings) {
+        let plane = &plane.without_daemon(unlock::before_step(context, target, arguments.force_unlock)?);
+        match start(context, plane, target, arguments, &warnings) {
             Err(failure) if sweeping && failure.exit == ExitCode::AlreadyRunning => {
                 Ok("was running".to_owned())
             }
             Err(failure) => Err(failure),
-            Ok(()) => ready_words(context, &plane, target, arguments.wait),
+            Ok(()) => ready_words(context, plane, target, arguments.wait),
         }
     });
     if !arguments.no_detach {

@@ -49,3 +49,20 @@ fn a_stranger_with_the_lock_is_left_alone() {
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
+
+#[test]
+fn whoever_waits_for_a_lock_is_told_who_has_it_and_gives_up_in_the_end() {
+    let home = home_with_engine();
+    add_instance(&home, "chat", &[]);
+    let lock = home.layout().instance_lock(&"chat".parse().unwrap());
+    let guard = engine_process::acquire(&lock, "a long story", Duration::ZERO).unwrap();
+    let begun = std::time::Instant::now();
+    let run = home.llama_orch(&["down", "chat"]);
+    run.expect_exit(33);
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+    let who = format!("pid {} (a long story, since ", std::process::id());
+    assert!(run.stderr.contains(&format!("waiting for chat: locked by {who}")), "{run}");
+    assert!(crate::scene::only_error(&run).contains(&who), "{run}");
+    drop(guard);
+    home.llama_orch(&["down", "chat"]).expect_exit(20);
+}

@@ -46,13 +46,25 @@ pub(super) async fn describe(
     State(state): State<ApiState>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let instance = find(&state, &name).await?;
+    let instance = match find(&state, &name).await {
+        Ok(instance) => instance,
+        Err(failure) => return describe_remnant(state, name, failure).await,
+    };
     let home = state.node.home.clone();
     let document = look(state, move |viewer| {
         let profile = compose::engine_profile(&home, &instance.config, compose::Memory::ReadOnly);
         viewer.describe(&instance, &profile)
     });
     Ok(Json(document.await?))
+}
+
+/// An instance whose config is gone or broken is described as far as something is left of it.
+async fn describe_remnant(state: ApiState, name: String, failure: Failure) -> Result<Json<Value>, Refusal> {
+    let Ok(known) = InstanceName::new(&name) else { return Err(failure.into()) };
+    let catalog = state.manager.refresh().await?;
+    let broken = catalog.broken.into_iter().find(|it| it.name == name);
+    let document = look(state, move |viewer| viewer.describe_remnant(&known, broken.as_ref())).await?;
+    document.map_or(Err(failure.into()), |document| Ok(Json(document)))
 }
 
 pub(super) async fn start(State(state): State<ApiState>, Path(name): Path<String>) -> Accepted {
@@ -100,11 +112,20 @@ pub(super) async fn remove(
     request: Result<Query<RemoveRequest>, QueryRejection>,
 ) -> Accepted {
     let Query(request) = valid(request)?;
-    let instance = find(&state, &name).await?;
-    let name = instance.config.name.to_string();
+    let found = find(&state, &name).await;
+    if let Err(failure) = &found {
+        // What is left of an instance can be removed as well; a name of which nothing is known is refused at once.
+        let sought = name.clone();
+        let known = state.manager.knows_remnant(&sought).await?;
+        if !known {
+            return Err(failure.clone().into());
+        }
+    }
+    let name = found.map_or(name, |instance| instance.config.name.to_string());
     let manager = state.manager.clone();
+    let shown = name.clone();
     let step = async move { manager.remove(&name, request.force, request.keep_logs).await };
-    Ok(accepted(&state, "remove", instance.config.name.as_str(), step))
+    Ok(accepted(&state, "remove", &shown, step))
 }
 
 fn accepted<F>(state: &ApiState, kind: &str, name: &str, step: F) -> (StatusCode, Json<Operation>)

@@ -29,6 +29,8 @@ pub(crate) struct LiveReplica {
     /// The time of the last good probe when it refused a connection.
     refused_at_probe: AtomicI64,
     draining: AtomicBool,
+    /// Its engine runs on: it is the gateway that goes.
+    gateway_stops: AtomicBool,
     /// Cancelled when nothing may use this engine any more.
     pub(crate) closed: CancellationToken,
     pub(crate) idle: IdleConnections,
@@ -45,6 +47,7 @@ impl LiveReplica {
             good_probe: AtomicI64::new(i64::MIN),
             refused_at_probe: AtomicI64::new(i64::MIN),
             draining: AtomicBool::new(false),
+            gateway_stops: AtomicBool::new(false),
             closed: CancellationToken::new(),
             idle: IdleConnections::default(),
             signs: SignsCounter::default(),
@@ -53,6 +56,15 @@ impl LiveReplica {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Why an answer was cut off, for the client that hears of it.
+    pub(crate) fn why_closed(&self) -> &'static str {
+        if self.gateway_stops.load(Ordering::SeqCst) {
+            "the gateway is stopping; the engine runs on"
+        } else {
+            "the engine was stopped while it answered"
+        }
     }
 
     fn close(&self) {
@@ -153,10 +165,11 @@ impl TableHandle {
         self.inner.current.load_full()
     }
 
-    /// Ends every connection to a replica now; its requests get a terminal error. It gets no further request
-    /// until a table lists it as ready again.
+    /// Ends every connection to a replica now, because the gateway stops; its requests get a terminal error that
+    /// says so. It gets no further request until a table lists it as ready again.
     pub fn close_replica(&self, key: &ReplicaKey) {
         if let Some(live) = self.find(key) {
+            live.gateway_stops.store(true, Ordering::SeqCst);
             live.close();
         }
     }

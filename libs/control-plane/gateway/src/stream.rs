@@ -176,7 +176,8 @@ impl StreamBody {
         let live = &self.target.live;
         let closed = self.closed.get_or_insert_with(|| Box::pin(live.closed.clone().cancelled_owned()));
         if closed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(self.cut(ErrorCode::WorkerReset, "the engine was stopped while it answered"));
+            let why = live.why_closed();
+            return Poll::Ready(self.cut(ErrorCode::WorkerReset, why));
         }
         let Some(events) = &mut self.events else { return Poll::Pending };
         ready!(events.idle.poll_expired(cx));

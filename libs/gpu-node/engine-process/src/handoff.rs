@@ -81,6 +81,12 @@ impl Handoff {
         }
     }
 
+    /// The host in the url, without brackets.
+    pub fn host(&self) -> Option<&str> {
+        let (host, _) = self.url.strip_prefix("http://")?.rsplit_once(':')?;
+        Some(host.trim_start_matches('[').trim_end_matches(']'))
+    }
+
     /// The port in the url.
     pub fn port(&self) -> Option<u16> {
         self.url.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()
@@ -169,6 +175,7 @@ mod tests {
         let read = Handoff::read(&path).unwrap();
         assert_eq!(read, handoff());
         assert_eq!((read.identity().pid, read.identity().port), (7, 8001));
+        assert_eq!(read.host(), Some("::1"));
     }
 
     #[test]

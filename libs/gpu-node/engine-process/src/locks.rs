@@ -49,7 +49,7 @@ impl LockHolder {
 /// Why a lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("lock {} is held{}", path.display(), describe(holder.as_ref()))]
+    #[error("{} is locked{}", path.display(), describe(holder.as_ref()))]
     Held { path: PathBuf, holder: Option<LockHolder> },
     #[error("cannot lock {}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -58,7 +58,7 @@ pub enum LockError {
 fn describe(holder: Option<&LockHolder>) -> String {
     match holder {
         Some(holder) => format!(" by pid {} ({}, since {})", holder.pid, holder.operation, holder.started_at),
-        None => String::new(),
+        None => " by a process that has not said who it is".to_owned(),
     }
 }
 
@@ -80,13 +80,25 @@ impl From<LockError> for Failure {
 #[derive(Debug)]
 pub struct LockGuard {
     file: File,
+    /// The text speaks of this very holder, and goes with it. One that others inherit outlives us.
+    clears_text: bool,
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        if self.clears_text {
+            // Still locked: whoever waits cannot have written its own text yet. A text that stays names a holder of
+            // the past, whom readers look for in vain.
+            let _ = self.file.set_len(0);
+        }
+    }
 }
 
 impl LockGuard {
     /// Takes the lock if it is free this moment. `Ok(None)` means somebody has it.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         private_files::create_parent(path)?;
-        Ok(sys::try_lock(path)?.map(|file| Self { file }))
+        Ok(sys::try_lock(path)?.map(|file| Self { file, clears_text: false }))
     }
 
     /// Replaces the text inside. A full disk does not weaken the lock, so this cannot fail; it leaves no text
@@ -124,13 +136,23 @@ pub fn acquire(path: &Path, operation: &str, wait: Duration) -> Result<LockGuard
         !matches!(outcome, Ok(None))
     });
     match outcome {
-        Ok(Some(guard)) => {
+        Ok(Some(mut guard)) => {
             guard.describe(&LockHolder::myself(operation));
+            guard.clears_text = true;
             Ok(guard)
         }
-        Ok(None) => Err(LockError::Held { path: path.to_owned(), holder: read_text(path) }),
+        Ok(None) => Err(LockError::Held { path: path.to_owned(), holder: living_holder(path) }),
         Err(source) => Err(LockError::Io { path: path.to_owned(), source }),
     }
+}
+
+/// What the text says, unless it speaks of somebody who is gone: a killed holder leaves its text behind, and the next
+/// one needs a moment to write its own.
+fn living_holder(path: &Path) -> Option<LockHolder> {
+    read_text(path).filter(|holder| match &holder.start_mark {
+        Some(mark) => start_mark(holder.pid).as_ref() == Some(mark),
+        None => start_mark(holder.pid).is_some(),
+    })
 }
 
 /// Who holds the lock now; `None` when nobody does. Creates and changes nothing.
@@ -146,7 +168,7 @@ pub fn holder(path: &Path) -> Option<LockHolder> {
         start_mark: None,
         engine: None,
     };
-    Some(read_text(path).unwrap_or_else(unknown))
+    Some(living_holder(path).unwrap_or_else(unknown))
 }
 
 /// Whether somebody has the lock this moment.
@@ -161,9 +183,13 @@ pub(crate) fn read_text(path: &Path) -> Option<LockHolder> {
 /// The engine that lives under an engine lock, known from the moment it was started: before it is ready, and
 /// even if whoever started it died before writing anything down.
 pub fn running_engine(engine_lock: &Path) -> Option<EngineHandle> {
-    let holder = holder(engine_lock)?;
-    let shim_pid = holder.pid;
-    let written = holder.engine.map(|identity| *identity);
+    if !is_held(engine_lock) {
+        return None;
+    }
+    // The text names the shim, which the engine may have outlived.
+    let holder = read_text(engine_lock);
+    let shim_pid = holder.as_ref().map_or(0, |holder| holder.pid);
+    let written = holder.and_then(|holder| holder.engine).map(|identity| *identity);
     let identity = written.or_else(|| engine_by_descriptor(engine_lock))?;
     Some(EngineHandle { identity, shim_pid })
 }
@@ -205,6 +231,7 @@ mod tests {
 
         drop(guard);
         assert_eq!(holder(&path), None);
+        assert_eq!(std::fs::read(&path).unwrap(), b"", "it names nobody any more");
         assert!(path.exists(), "lock files are never unlinked");
         acquire(&path, "down chat", Duration::ZERO).unwrap();
     }
@@ -216,6 +243,18 @@ mod tests {
         let guard = LockGuard::try_acquire(&path).unwrap().unwrap();
         (&guard.file).write_all(b"{half").unwrap();
         assert_eq!(holder(&path).unwrap().operation, "unknown");
+    }
+
+    #[test]
+    fn a_holder_that_was_killed_is_not_named_for_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let guard = LockGuard::try_acquire(&path).unwrap().unwrap();
+        let dead = LockHolder { pid: u32::MAX / 2, ..LockHolder::myself("up of the past") };
+        guard.describe(&dead);
+        assert_eq!(holder(&path).unwrap().operation, "unknown");
+        let error = acquire(&path, "down", Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("has not said who it is") && !error.contains("past"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The node plane without a daemon: one command, one step, carried out by the command itself.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use instance_config::LoadedInstance;
@@ -80,16 +81,39 @@ pub fn down_by_name(node: &Node, name: &InstanceName, force: bool) -> Result<(),
 
 /// Removes an instance; a running one only with `force`.
 pub fn remove(node: &Node, instance: &LoadedInstance, force: bool, keep_logs: bool) -> Result<(), Failure> {
-    let name = &instance.config.name;
+    let config = &instance.config;
+    remove_by_name(node, &config.name, &config.server.host, Some(&instance.path), force, keep_logs)
+}
+
+/// Removes what is left of an instance without a usable config; `config` is the file that cannot be used, if there is
+/// one.
+pub fn remove_remnant(
+    node: &Node,
+    name: &InstanceName,
+    config: Option<&Path>,
+    force: bool,
+    keep_logs: bool,
+) -> Result<(), Failure> {
+    remove_by_name(node, name, LOOPBACK, config, force, keep_logs)
+}
+
+fn remove_by_name(
+    node: &Node,
+    name: &InstanceName,
+    host: &str,
+    config: Option<&Path>,
+    force: bool,
+    keep_logs: bool,
+) -> Result<(), Failure> {
     let lock = InstanceLock::acquire(node, name, "rm")?;
     let row = node.store.runtime(name, ReplicaId::FIRST)?;
     if let Actual::Ours(_) = observe(&node.home, row.as_ref(), name, ReplicaId::FIRST) {
         if !force {
             return Err(crate::removal::still_running(name));
         }
-        operate::terminate(node, &lock, name, &instance.config.server.host, ReplicaId::FIRST, true)?;
+        operate::terminate(node, &lock, name, host, ReplicaId::FIRST, true)?;
     }
-    crate::removal::remove(node, &lock, instance, keep_logs)
+    crate::removal::remove(node, &lock, name, config, keep_logs)
 }
 
 async fn start(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine_process::{ProcessIdentity, StartMark};
+use engine_process::{Handoff, ProcessIdentity, StartMark};
 use instance_config::InstanceConfig;
 use orch_core::{HomeLayout, ReplicaId};
 use orch_runtime::{probe_get, reachable_host};
@@ -103,6 +103,15 @@ impl Engine {
             warm_up: WarmUp::of(config),
             address,
         }
+    }
+
+    /// Host and key as the engine was started with them.
+    pub(crate) fn runs_as(&mut self, handoff: &Handoff) {
+        if let Some(host) = handoff.host().filter(|host| *host != self.prober.host) {
+            host.clone_into(&mut self.prober.host);
+            self.address = host.parse().ok().map(|ip| SocketAddr::new(ip, self.prober.port));
+        }
+        self.prober.api_key.clone_from(&handoff.api_key);
     }
 
     /// Another shim watches it now.

@@ -9,6 +9,7 @@
 mod actual;
 pub mod alone;
 mod board;
+mod changes;
 mod completion;
 mod crash;
 mod engine;

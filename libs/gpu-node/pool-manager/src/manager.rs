@@ -2,6 +2,7 @@
 //! is wanted and what is there have drifted apart.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId};
 use orch_runtime::Tasks;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::alone;
 use crate::board::Board;
 use crate::node::Node;
-use crate::operate::InstanceLock;
 use crate::orphans;
 use crate::policy::desired_after_up;
+use crate::remnants::remnant;
 use crate::removal;
 use crate::supervisor::{Command, Supervisor, SupervisorHandle};
 use crate::traffic::{ReplicaSnapshot, Traffic};
@@ -40,6 +42,8 @@ struct Shared {
 struct Supervised {
     handle: SupervisorHandle,
     instance: LoadedInstance,
+    /// Its config is gone while its engine runs.
+    gone: bool,
 }
 
 impl PoolManager {
@@ -102,7 +106,7 @@ impl PoolManager {
     async fn down_unsupervised(&self, name: &str, force: bool, failure: Failure) -> Result<(), Failure> {
         let Ok(name) = InstanceName::new(name) else { return Err(failure) };
         let node = Arc::clone(&self.shared.node);
-        let work = move || crate::alone::down_by_name(&node, &name, force);
+        let work = move || alone::down_by_name(&node, &name, force);
         match blocking(&self.shared.tasks, work).await {
             Err(nothing) if nothing.exit == ExitCode::NotRunning => Err(failure),
             result => result,
@@ -116,26 +120,51 @@ impl PoolManager {
         handle.ask(|answer| Command::Restart { desired, force, drain, answer }).await
     }
 
-    /// Removes an instance; a running one only with `force`.
+    /// Removes an instance, or what is left of one; a running one only with `force`.
     pub async fn remove(&self, selector: &str, force: bool, keep_logs: bool) -> Result<(), Failure> {
-        let (handle, instance) = self.find(selector).await?;
-        let name = instance.config.name.clone();
+        let catalog = self.refresh().await?;
+        let (name, config) = match catalog.select(selector) {
+            Ok(instance) => (instance.config.name.clone(), Some(instance.path.clone())),
+            Err(failure) => match self.left_behind(selector, &catalog).await? {
+                Some(found) => found,
+                None => return Err(failure),
+            },
+        };
         let stopped = self.snapshots().iter().all(|it| it.instance != name || !it.status.has_process());
         if !stopped && !force {
             return Err(removal::still_running(&name));
         }
-        match handle.ask(|answer| Command::Down { force: true, drain: Duration::ZERO, answer }).await {
-            Err(failure) if failure.exit != ExitCode::NotRunning => return Err(failure),
-            _ => {}
+        let supervised = self.shared.supervisors.lock().await.get(&name).map(|it| it.handle.clone());
+        if let Some(handle) = supervised {
+            match handle.ask(|answer| Command::Down { force: true, drain: Duration::ZERO, answer }).await {
+                Err(failure) if failure.exit != ExitCode::NotRunning => return Err(failure),
+                _ => {}
+            }
         }
         self.shared.supervisors.lock().await.remove(&name);
-        drop(handle);
         let node = Arc::clone(&self.shared.node);
-        let work = move || {
-            let lock = InstanceLock::acquire(&node, &instance.config.name, "rm")?;
-            removal::remove(&node, &lock, &instance, keep_logs)
-        };
+        let work = move || alone::remove_remnant(&node, &name, config.as_deref(), force, keep_logs);
         blocking(&self.shared.tasks, work).await
+    }
+
+    /// Whether something is left by a name that no usable config claims.
+    pub async fn knows_remnant(&self, name: &str) -> Result<bool, Failure> {
+        let catalog = self.refresh().await?;
+        Ok(self.left_behind(name, &catalog).await?.is_some())
+    }
+
+    /// What no usable config claims: its name, and the file that cannot be used.
+    async fn left_behind(
+        &self,
+        selector: &str,
+        catalog: &Catalog,
+    ) -> Result<Option<(InstanceName, Option<PathBuf>)>, Failure> {
+        let Ok(name) = InstanceName::new(selector) else { return Ok(None) };
+        let broken = catalog.broken.iter().find(|it| it.name == selector).map(|it| it.path.clone());
+        let (node, sought) = (Arc::clone(&self.shared.node), name.clone());
+        let work = move || remnant(&node.home, Some(&node.store), &sought);
+        let left = blocking(&self.shared.tasks, work).await?;
+        Ok((left.is_some() || broken.is_some()).then_some((name, broken)))
     }
 
     async fn find(&self, selector: &str) -> Result<(SupervisorHandle, LoadedInstance), Failure> {
@@ -167,7 +196,18 @@ impl PoolManager {
         let known = |name: &InstanceName| catalog.instances.iter().any(|it| it.config.name == *name);
         let idle = self.idle_instances();
         supervisors.retain(|name, _| known(name) || broken(name) || !idle.contains(name));
+        let mut lost = false;
+        for (name, supervised) in supervisors.iter_mut() {
+            if !supervised.gone && !known(name) && !broken(name) {
+                supervised.gone = true;
+                lost = true;
+                supervised.handle.tell(Command::ConfigGone).await;
+            }
+        }
         drop(supervisors);
+        if lost {
+            self.tell_of_orphans(catalog.clone()).await;
+        }
         for begun in beginning {
             // One that cannot begin because the daemon is ending is no reason to wait.
             let _ = begun.await;
@@ -187,16 +227,17 @@ impl PoolManager {
     ) -> Option<oneshot::Receiver<()>> {
         let shared = &self.shared;
         match supervisors.get_mut(&instance.config.name) {
-            Some(known) if known.instance.config == instance.config => None,
+            Some(known) if known.instance.config == instance.config && !known.gone => None,
             Some(known) => {
                 known.instance = instance.clone();
+                known.gone = false;
                 known.handle.tell(Command::Config(Box::new(instance.clone()))).await;
                 None
             }
             None => {
                 let (node, board) = (Arc::clone(&shared.node), Arc::clone(&shared.board));
                 let (handle, begun) = Supervisor::spawn(node, board, &shared.tasks, instance.clone());
-                let supervised = Supervised { handle, instance: instance.clone() };
+                let supervised = Supervised { handle, instance: instance.clone(), gone: false };
                 supervisors.insert(instance.config.name.clone(), supervised);
                 Some(begun)
             }

@@ -8,7 +8,8 @@ use orch_core::{
 use serde_json::{Value, json};
 use state_store::{NewEvent, StateStore, StoreError};
 
-use crate::crash::CrashReport;
+use crate::changes::Change;
+use crate::crash::{Cause, CrashReport};
 use crate::lifecycle::Retry;
 
 /// Writes for one replica.
@@ -89,7 +90,11 @@ impl Recorder<'_> {
         let now = UnixMillis::now();
         let reason = report.reason.as_str();
         self.store.record_exit(self.name, self.replica, report.exit_code, status, Some(reason), now)?;
-        let meta = json!({"exit_code": report.exit_code, "out_of_memory": report.out_of_memory});
+        let meta = json!({
+            "exit_code": report.exit_code,
+            "out_of_memory": report.out_of_memory,
+            "cause": report.cause.map(Cause::label),
+        });
         self.event(EventLevel::Error, EventType::Crashed, report.reason.clone(), Some(meta))
     }
 
@@ -172,6 +177,22 @@ impl Recorder<'_> {
         self.store.clear_process(self.name, self.replica)?;
         let message = format!("pid {pid}, which was running, is gone; no daemon watched it end");
         self.event(EventLevel::Warning, EventType::ProcessMissing, message, Some(json!({"pid": pid})))
+    }
+
+    /// `config_hash` is that of the new config.
+    pub(crate) fn config_changed(&self, changes: &[Change], config_hash: &str) -> Result<(), StoreError> {
+        let row = self.store.runtime(self.name, self.replica)?.filter(|row| row.pid.is_some());
+        let started_with = row.as_ref().and_then(|row| row.config_hash.as_deref());
+        let restart_needed = started_with.is_some_and(|hash| !hash.is_empty() && hash != config_hash);
+        let fields: Vec<&str> = changes.iter().map(|change| change.field).collect();
+        let effect = match (row.is_some(), restart_needed) {
+            (true, true) => "restart needed",
+            (true, false) => "in effect",
+            (false, _) => "in effect at the next start",
+        };
+        let message = format!("{} changed; {effect}", fields.join(", "));
+        let meta = json!({"changes": changes, "restart_needed": restart_needed});
+        self.event(EventLevel::Info, EventType::ConfigChanged, message, Some(meta))
     }
 
     /// What ran against the wish is stopped.

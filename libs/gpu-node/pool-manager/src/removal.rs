@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use instance_config::LoadedInstance;
 use orch_core::{ExitCode, Failure, InstanceName};
 
 use crate::node::Node;
@@ -15,22 +14,23 @@ pub(crate) fn still_running(name: &InstanceName) -> Failure {
         .hint(format!("stop it first (llama-orch down {name}), or use --force"))
 }
 
-/// Removes config, state and, unless they are to be kept, logs. The instance must not run. The database goes
-/// last but one: a removal that is cut short can be done again.
+/// Removes config (where there is one), state and, unless they are to be kept, logs. The instance must not run. The
+/// database goes last but one: a removal that is cut short can be done again.
 pub(crate) fn remove(
     node: &Node,
     _lock: &InstanceLock,
-    instance: &LoadedInstance,
+    name: &InstanceName,
+    config: Option<&Path>,
     keep_logs: bool,
 ) -> Result<(), Failure> {
-    let name = &instance.config.name;
     if !keep_logs {
         remove_folder(&node.home.instance_logs(name))?;
     }
     node.store.remove_instance(name)?;
-    match instance.path.parent() {
+    let Some(config) = config else { return Ok(()) };
+    match config.parent() {
         Some(folder) if folder.parent() == Some(node.home.instances().as_path()) => remove_folder(folder),
-        _ => remove_file(&instance.path),
+        _ => remove_file(config),
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use state_store::{EventQuery, RuntimeRow, StateReader};
 
 use crate::actual::{Actual, observe, row_identity};
+use crate::changes;
 use crate::remnants::{Remnant, remnant, remnants};
 use crate::shown;
 
@@ -259,6 +260,7 @@ impl Viewer<'_> {
         let extra = json!({
             "config": config.shown(),
             "effective_command": command,
+            "changes": self.changes(instance, profile, &view, row.as_ref()),
             "env": env,
             "engine": match profile {
                 Ok(profile) => json!({"executable": profile.executable, "version": profile.version}),
@@ -278,6 +280,30 @@ impl Viewer<'_> {
             document.extend(extra);
         }
         Ok(document)
+    }
+
+    /// What the config asks for and the running engine does not have.
+    fn changes(
+        &self,
+        instance: &LoadedInstance,
+        profile: &Result<EngineProfile, Failure>,
+        view: &InstanceView,
+        row: Option<&RuntimeRow>,
+    ) -> Value {
+        let recorded = row.and_then(|row| row.cmdline.as_deref()).filter(|line| !line.is_empty());
+        let (true, Some(recorded)) = (view.restart_needed, recorded) else { return json!([]) };
+        // A port that the system chose is no change; one that the config names is.
+        let port = match instance.config.server.port {
+            0 => view.port,
+            port => port,
+        };
+        let (words, _) = self.effective_command(instance, profile, port);
+        let Some((_, words)) = words.split_first() else { return json!([]) };
+        let arguments = changes::arguments(recorded, &words.join(" "));
+        if arguments.is_empty() {
+            return json!([{"argument": "variables or logs", "running": Value::Null, "config": Value::Null}]);
+        }
+        json!(arguments)
     }
 
     fn effective_command(

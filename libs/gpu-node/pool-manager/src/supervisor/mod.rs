@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::actual::{Actual, observe};
 use crate::board::Board;
+use crate::changes;
 use crate::engine::{Engine, Examination};
 use crate::lifecycle::{AfterStop, Event, Lifecycle, Phase, Policy, ProbeOutcome};
 use crate::node::Node;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     },
     /// The config file changed.
     Config(Box<LoadedInstance>),
+    /// The config file went away while the engine ran.
+    ConfigGone,
     /// The database may say that something else is wanted than this loop thinks.
     LookAtDesired,
 }
@@ -249,15 +252,28 @@ impl Supervisor {
                 self.waiting.push((Goal::Ready, answer));
                 self.step(Event::Restart { desired, force }).await;
             }
-            Command::Config(instance) => {
-                let policy = Box::new(Policy::of(&instance.config));
-                if let Some(engine) = &mut self.engine {
-                    engine.prober.check = instance.config.healthcheck.clone();
-                }
-                self.instance = *instance;
-                self.step(Event::PolicyChanged { policy }).await;
+            Command::Config(instance) => self.take_config(*instance).await,
+            Command::ConfigGone => {
+                // It serves on until somebody stops it, but nothing starts it again.
+                let policy = Policy { restart: None, ..self.machine.policy.clone() };
+                self.step(Event::PolicyChanged { policy: Box::new(policy) }).await;
             }
             Command::LookAtDesired => self.look_at_desired().await,
+        }
+    }
+
+    /// What a running engine need not hear of is in effect at once; the rest waits for its next start.
+    async fn take_config(&mut self, instance: LoadedInstance) {
+        let changes = changes::between(&self.instance, &instance);
+        let policy = Box::new(Policy::of(&instance.config));
+        if let Some(engine) = &mut self.engine {
+            engine.prober.check = instance.config.healthcheck.clone();
+        }
+        let hash = instance_config::config_hash(&instance.config);
+        self.instance = instance;
+        self.step(Event::PolicyChanged { policy }).await;
+        if !changes.is_empty() {
+            self.record(move |recorder| recorder.config_changed(&changes, &hash)).await;
         }
     }
 

@@ -72,7 +72,7 @@ impl Supervisor {
     /// A living engine of ours: adopted, or ended when it is not wanted.
     pub(super) async fn take_over(&mut self, live: LiveEngine) {
         let (announced, age) = (live.handoff.is_some(), self.age_of(&live).await);
-        let identity = live.identity.clone();
+        let (identity, handoff) = (live.identity.clone(), live.handoff.clone());
         let instance = self.instance.clone();
         let replica = self.replica;
         let adopted = self.with_node(move |node| {
@@ -87,6 +87,10 @@ impl Supervisor {
             announced && (was_running == Some(true) || !self.instance.config.healthcheck.warmup_enabled);
         if let (true, Some(engine)) = (ready, &mut self.engine) {
             engine.warm_up = None;
+        }
+        if let (Some(engine), Some(handoff)) = (&mut self.engine, handoff) {
+            // The config may have changed since this engine was started.
+            engine.runs_as(&handoff);
         }
         let unwanted = self.machine.desired == DesiredState::Stopped;
         self.step(Event::Adopted { ready, age }).await;
