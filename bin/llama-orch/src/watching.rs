@@ -1,14 +1,19 @@
 //! Instances looked at again and again, by whoever can see them best at that moment: a control plane elsewhere, the
 //! daemon of the home, or this process itself. Says nothing to anybody: what is wrong is part of what was seen.
 
+use std::time::Duration;
+
 use instance_config::BrokenInstance;
-use orch_core::Failure;
+use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use pool_manager::stats::{InstanceStats, Sampler, targets};
 use pool_manager::view::{InstanceView, broken_line};
 
 use crate::context::Context;
 use crate::runtime::block_on;
+
+/// A close look comes each second: one that takes longer than this is given up, and the next one tried.
+const CLOSE_LOOK: Duration = Duration::from_secs(5);
 
 /// Who told what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +95,13 @@ async fn ask(
     client: &DaemonClient,
     closely: bool,
 ) -> Result<(Vec<InstanceView>, Vec<InstanceStats>), Failure> {
-    let stats = async { if closely { client.stats().await } else { Ok(Vec::new()) } };
-    let (rows, stats) = tokio::join!(client.instances(), stats);
-    Ok((rows?, stats?))
+    if !closely {
+        return Ok((client.instances().await?, Vec::new()));
+    }
+    let both = async { tokio::try_join!(client.instances(), client.stats()) };
+    let late = |_| {
+        let message = format!("{} does not answer within {} s", client.address(), CLOSE_LOOK.as_secs());
+        Failure::new(ExitCode::DaemonUnreachable, message)
+    };
+    tokio::time::timeout(CLOSE_LOOK, both).await.map_err(late)?
 }
