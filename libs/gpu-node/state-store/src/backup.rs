@@ -61,7 +61,9 @@ pub(crate) fn copy(source: &Connection, target: &Path) -> Result<(), StoreError>
     connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(sqlite)?;
     check_integrity(&connection, target)?;
     connection.close().map_err(|(_, error)| sqlite(error))?;
-    let synced = fs::File::open(target).and_then(|file| file.sync_all());
+    // Windows syncs only what is open for writing.
+    let synced =
+        fs::File::options().read(true).write(cfg!(windows)).open(target).and_then(|file| file.sync_all());
     synced.map_err(|error| StoreError::from_io(target, error))
 }
 
