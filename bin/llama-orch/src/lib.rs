@@ -21,6 +21,7 @@ mod services;
 mod steps;
 mod talk;
 mod targets;
+mod terminal;
 mod watching;
 mod words;
 

@@ -7,6 +7,8 @@ use comfy_table::{ContentArrangement, Table, TableStyle};
 use ratatui::crossterm::terminal;
 use serde::Serialize;
 
+use crate::terminal::understands_escapes;
+
 /// Writes a command's answer. A reader that went away shows as a broken pipe, which ends the command quietly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Printer {
@@ -16,7 +18,7 @@ pub(crate) struct Printer {
 
 impl Printer {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, is_terminal: io::stdout().is_terminal() }
+        Self { json, is_terminal: io::stdout().is_terminal() && understands_escapes() }
     }
 
     /// Whether the answer is for a program.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use orch_core::Failure;
 
 use crate::arguments::{ColorChoice, GlobalArguments};
+use crate::terminal::understands_escapes;
 
 /// How this run talks to people.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ impl ColorChoice {
         match self {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => is_terminal && !unwanted(),
+            ColorChoice::Auto => is_terminal && !unwanted() && understands_escapes(),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use orch_core::UnixMillis;
 use pool_manager::view::Slots;
 
+use crate::services::windows_quoted;
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -86,8 +88,11 @@ pub(crate) fn command_line(words: &[&str]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// A word as a shell would take it.
+/// A word as a shell of this system would take it.
 pub(crate) fn quoted(word: &str) -> String {
+    if cfg!(windows) {
+        return windows_quoted(word);
+    }
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=,@%+".contains(character);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

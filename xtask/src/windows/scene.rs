@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{ProgramRun, TempHome, free_port};
@@ -11,6 +12,9 @@ use super::wine::{Wine, windows_path};
 
 /// Every home has a blank and an umlaut in its path: many users' folders do.
 const HOME_NAME: &str = "Jörgs Modelle";
+
+/// A process that has ended for Windows may still be taken apart by Linux.
+const LAST_MOMENTS: Duration = Duration::from_secs(3);
 
 /// One home, one model, one address for its daemon; the engine is the fake one.
 pub(super) struct Scene<'a> {
@@ -181,5 +185,32 @@ impl<'a> Scene<'a> {
         }
         files.sort();
         files
+    }
+
+    /// A program as Linux sees its file.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.wine.programs().path(name)
+    }
+
+    /// The path of a file beside the home, as Windows programs know it.
+    pub(super) fn windows_path(&self, name: &str) -> String {
+        windows_path(&self.folder().join(name))
+    }
+
+    /// How often an engine was started that writes its start log to `starts`.
+    pub(super) fn starts(&self) -> usize {
+        let log = std::fs::read_to_string(self.folder().join("starts"));
+        log.unwrap_or_default().lines().count()
+    }
+
+    /// What is still ending has a moment for it.
+    #[track_caller]
+    pub(super) fn assert_nothing_runs(&self) {
+        let begin = Instant::now();
+        while !self.wine.processes().is_empty() && begin.elapsed() < LAST_MOMENTS {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = self.wine.processes();
+        assert!(left.is_empty(), "still running: {left:?}");
     }
 }

@@ -236,7 +236,7 @@ fn xml_text(text: &str) -> String {
 }
 
 /// One argument as a program's own start-up code takes a Windows command line apart.
-fn windows_quoted(word: &str) -> String {
+pub(crate) fn windows_quoted(word: &str) -> String {
     if !word.is_empty() && !word.contains([' ', '\t', '\n', '"']) {
         return word.to_owned();
     }

@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{http, wait_for};
 
-use super::{Named, Scene};
-
-/// A machine that builds other things at the same time is slow.
-const SOON: Duration = Duration::from_secs(30);
+use super::{Named, SOON, Scene};
 
 pub(super) const SCENARIOS: &[Named] = &[
     ("the daemon starts in the background, answers, and is asked to stop", start_and_stop),
@@ -16,6 +13,7 @@ pub(super) const SCENARIOS: &[Named] = &[
     ("Ctrl-C ends a daemon in the foreground with a word of farewell", ctrl_c),
     ("eight starts at once give one daemon", many_starts),
     ("an address that another program has is refused with 40", address_taken),
+    ("daemon install shows the task that Windows would run, and writes nothing", install_dry_run),
     ("pool-managerd is the daemon of a home as well", pool_managerd),
 ];
 
@@ -77,6 +75,18 @@ fn address_taken(scene: &Scene<'_>) {
     let run = scene.run(&["daemon", "start"]);
     run.expect_exit(40);
     assert!(run.stderr.contains(scene.address()), "{run}");
+}
+
+fn install_dry_run(scene: &Scene<'_>) {
+    for arguments in [&["daemon", "install", "--dry-run"][..], &["daemon", "install", "--user", "--dry-run"]]
+    {
+        let shown = scene.ok(arguments);
+        for words in ["schtasks /create", "llama-orch.exe</Command>", "daemon start"] {
+            assert!(shown.stdout.contains(words), "{words} is missing: {shown}");
+        }
+        assert!(!shown.stdout.contains(r"\\?\"), "{shown}");
+    }
+    assert!(!scene.path("").exists());
 }
 
 fn pool_managerd(scene: &Scene<'_>) {

@@ -2,6 +2,13 @@
 
 mod configs;
 mod daemon;
+mod engines;
+mod first_steps;
+mod gateway;
+mod logs;
+mod races;
+
+use std::time::Duration;
 
 use super::scene::Scene;
 
@@ -12,8 +19,20 @@ pub(super) struct Scenario {
 }
 
 pub(super) fn all() -> impl Iterator<Item = Scenario> {
-    let all = [configs::SCENARIOS, daemon::SCENARIOS].concat();
+    let all = [
+        configs::SCENARIOS,
+        daemon::SCENARIOS,
+        engines::SCENARIOS,
+        races::SCENARIOS,
+        logs::SCENARIOS,
+        gateway::SCENARIOS,
+        first_steps::SCENARIOS,
+    ]
+    .concat();
     all.into_iter().map(|(name, play)| Scenario { name, play })
 }
+
+/// A machine that builds other things at the same time is slow.
+const SOON: Duration = Duration::from_secs(30);
 
 type Named = (&'static str, fn(&Scene<'_>));
