@@ -1,7 +1,5 @@
 //! Homes, configs and reading.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::{Named, Scene};
@@ -13,7 +11,6 @@ pub(super) const SCENARIOS: &[Named] = &[
     ("init, validate and describe show plain Windows paths", plain_paths),
     ("a config with backslashes, a byte order mark and CRLF is read", old_config),
     ("config set changes a field, and refuses a wrong one with 11", config_set),
-    ("the state of the older tool is read in place, and migrated with a backup by a writer", old_state),
     ("reading changes no byte of a home", reading),
     ("the programs print no colours into files", no_colours),
 ];
@@ -66,25 +63,6 @@ fn config_set(scene: &Scene<'_>) {
     let before = scene.text("instances/a/config.json");
     scene.run(&["config", "set", "a", "server.port=90000"]).expect_exit(11);
     assert_eq!(scene.text("instances/a/config.json"), before);
-}
-
-fn old_state(scene: &Scene<'_>) {
-    let mut make = Command::new("python3");
-    make.args(["-c", include_str!("old_state.py")]).arg(scene.path("state/state.sqlite"));
-    testkit::run(make).expect_exit(0);
-    scene.instance("old", &[], &json!({}));
-    let before = scene.picture();
-    let told = |scene: &Scene<'_>| {
-        let events = scene.json(&["events"]).to_string();
-        assert!(events.contains("started long ago"), "{events}");
-        assert_eq!(scene.row("old")["status"], "stopped");
-    };
-    told(scene);
-    assert!(scene.picture() == before, "reading has changed a file of the home");
-    scene.ok(&["daemon", "start"]);
-    scene.ok(&["daemon", "stop"]);
-    told(scene);
-    assert!(scene.path("state/state.sqlite.v3.backup").exists());
 }
 
 fn reading(scene: &Scene<'_>) {

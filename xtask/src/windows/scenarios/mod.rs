@@ -6,6 +6,7 @@ mod engines;
 mod first_steps;
 mod gateway;
 mod logs;
+mod migration;
 mod races;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(super) fn all() -> impl Iterator<Item = Scenario> {
         logs::SCENARIOS,
         gateway::SCENARIOS,
         first_steps::SCENARIOS,
+        migration::SCENARIOS,
     ]
     .concat();
     all.into_iter().map(|(name, play)| Scenario { name, play })
