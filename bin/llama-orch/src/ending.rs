@@ -34,9 +34,16 @@ impl From<Failure> for Ended {
 /// Writing is the only input or output that commands do themselves without a better word for its failure.
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Ended::OutputClosed,
-            _ => Failure::new(ExitCode::General, format!("cannot write the answer: {error}")).into(),
+        if is_closed_output(&error) {
+            return Ended::OutputClosed;
         }
+        Failure::new(ExitCode::General, format!("cannot write the answer: {error}")).into()
     }
+}
+
+fn is_closed_output(error: &io::Error) -> bool {
+    /// `ERROR_PIPE_NOT_CONNECTED`: some shells of Windows connect commands by named pipes.
+    const NOT_CONNECTED: i32 = 233;
+    error.kind() == io::ErrorKind::BrokenPipe
+        || (cfg!(windows) && error.raw_os_error() == Some(NOT_CONNECTED))
 }

@@ -1,5 +1,8 @@
 //! Homes, configs and reading.
 
+use std::io::Read;
+use std::process::Stdio;
+
 use serde_json::json;
 
 use super::{Named, Scene};
@@ -12,6 +15,7 @@ pub(super) const SCENARIOS: &[Named] = &[
     ("a config with backslashes, a byte order mark and CRLF is read", old_config),
     ("config set changes a field, and refuses a wrong one with 11", config_set),
     ("reading changes no byte of a home", reading),
+    ("a reader that goes away ends a command without a complaint", reader_gone),
     ("the programs print no colours into files", no_colours),
 ];
 
@@ -92,4 +96,15 @@ fn no_colours(scene: &Scene<'_>) {
     let run = testkit::run(command);
     run.expect_exit(13);
     assert!(run.stderr.starts_with("error: ") && !run.stderr.contains('\u{1b}'), "{run}");
+}
+
+fn reader_gone(scene: &Scene<'_>) {
+    let mut command = scene.command(&["config", "schema"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wine starts");
+    drop(child.stdout.take());
+    let mut said = String::new();
+    let stderr = child.stderr.as_mut().expect("stderr is piped");
+    stderr.read_to_string(&mut said).expect("messages are text");
+    child.wait().expect("the child is ours");
+    assert_eq!(said, "");
 }

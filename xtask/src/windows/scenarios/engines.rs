@@ -136,6 +136,7 @@ fn adoption(scene: &Scene<'_>) {
     wait_for("a route to the adopted engine", SOON, || {
         http::get(scene.address(), "/v1/models").is_ok_and(|reply| reply.text().contains("\"a\""))
     });
+    scene.ok(&["daemon", "restart"]);
     assert_eq!(scene.row("a")["pid"], pid);
     scene.run(&["up", "a"]).expect_exit(21);
     scene.ok(&["down", "a"]);
