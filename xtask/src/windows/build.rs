@@ -20,10 +20,6 @@ impl Programs {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.exe"))
     }
-
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
-    }
 }
 
 /// Builds what is not up to date.

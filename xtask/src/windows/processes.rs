@@ -16,10 +16,6 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn names(&self, path: &Path) -> bool {
-        self.command_line.contains(&*path.to_string_lossy())
-    }
-
     pub(super) fn kill(&self) {
         self.signal(Signal::SIGKILL);
     }

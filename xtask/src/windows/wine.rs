@@ -13,6 +13,8 @@ use super::processes::{self, Process};
 use crate::command::run_within;
 use crate::setup::publish;
 
+/// The last one is the engine, under either of its names.
+const OURS: [&str; 4] = ["llama-orch.exe", "orchestratord.exe", "pool-managerd.exe", "llama-server.exe"];
 /// Making a prefix takes seconds; ending one as well.
 const BOOT_LIMIT: Duration = Duration::from_mins(3);
 const END_LIMIT: Duration = Duration::from_secs(20);
@@ -56,11 +58,11 @@ impl Wine {
         command
     }
 
-    /// The living processes of our programs.
+    /// The living processes of our programs, wherever their files lie.
     pub(super) fn processes(&self) -> Vec<Process> {
-        let marks = [self.programs.folder().to_owned(), PathBuf::from(windows_path(self.programs.folder()))];
-        let all = processes::of_prefix(&self.prefix);
-        all.into_iter().filter(|process| marks.iter().any(|mark| process.names(mark))).collect()
+        let mut all = processes::of_prefix(&self.prefix);
+        all.retain(|process| OURS.iter().any(|program| process.command_line.contains(program)));
+        all
     }
 
     /// Kills them all; those that have just been started by one of them, too.
