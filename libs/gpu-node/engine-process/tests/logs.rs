@@ -7,9 +7,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine_process::{LogFiles, Stream, StreamSelection, adopt, start_mark, tail, tail_then_follow};
+use engine_process::{Stream, StreamSelection, adopt, start_mark, tail};
 use orch_core::UnixMillis;
-use support::{LIMIT, Scene, field, kill_hard, wait_gone};
+use support::{LIMIT, Scene, field, kill_hard, rotated, wait_gone, whole_log};
 use testkit::{wait_for, wait_for_value};
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -20,17 +20,6 @@ fn bytes_of(log: &Path) -> u64 {
     let entries = std::fs::read_dir(log.parent().unwrap()).unwrap().flatten();
     let mine = entries.filter(|entry| entry.file_name().to_str().unwrap().starts_with(name));
     mine.filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
-}
-
-fn rotated(log: &Path, number: u32) -> PathBuf {
-    PathBuf::from(format!("{}.{number}", log.display()))
-}
-
-/// Oldest first, joined.
-fn whole_log(log: &Path) -> String {
-    let numbers = (1..=9).rev().map(|number| rotated(log, number));
-    let files = numbers.chain([log.to_owned()]).filter_map(|path| std::fs::read(path).ok());
-    String::from_utf8(files.flatten().collect()).unwrap()
 }
 
 /// The numbers of lines such as `stderr 0000000042 …… end`, each checked to be whole. Blanks may stand where half
@@ -147,22 +136,6 @@ fn a_writer_of_unaligned_blocks_leaves_no_torn_line_behind() {
     }
 }
 
-#[test]
-fn a_steady_writer_loses_nothing_at_a_rotation() {
-    let scene = Scene::fake(&[("FAKE_LOG_EVERY_MS", "1")]);
-    let mut scene = scene;
-    scene.spec.log_max_bytes = 4000;
-    scene.spec.log_rotation = 9;
-    scene.launch();
-    let log = &scene.spec.stdout_log;
-    wait_for("five rotations", LIMIT, || rotated(log, 5).exists());
-    let text = whole_log(log);
-    let ticks: Vec<u64> =
-        text.lines().filter_map(|line| line.strip_prefix("stdout tick ")?.parse().ok()).collect();
-    let gaps = ticks.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
-    assert!(gaps <= 3, "{gaps} gaps in {} lines", ticks.len());
-}
-
 /// Says when it writes each line.
 const CLOCK: &str = r#"
 import os, sys, time, random
@@ -202,34 +175,6 @@ fn the_index_tells_when_each_line_was_written() {
 }
 
 #[test]
-fn following_survives_rotations_and_a_restart() {
-    let mut scene = Scene::fake(&[("FAKE_LOG_EVERY_MS", "2")]);
-    scene.spec.log_max_bytes = 4000;
-    let engine = scene.launch();
-    let files: LogFiles = scene.spec.log_files();
-    wait_for("a first line", LIMIT, || files.stdout.metadata().is_ok_and(|data| data.len() > 0));
-    let (first, mut follower) = tail_then_follow(&files, StreamSelection::Stdout, 5, None).unwrap();
-    let mut seen: Vec<String> = first.into_iter().map(|line| line.text).collect();
-    wait_for("rotations while following", LIMIT, || {
-        seen.extend(follower.poll().unwrap().into_iter().map(|line| line.text));
-        rotated(&files.stdout, 3).exists()
-    });
-    let ticks: Vec<u64> =
-        seen.iter().filter_map(|line| line.strip_prefix("stdout tick ")?.parse().ok()).collect();
-    let gaps = ticks.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
-    // A cut may cost a line when the machine is busy; a rotation that is read wrongly costs many.
-    assert!(gaps <= 5 && ticks.len() > 300, "{gaps} gaps in {} lines", ticks.len());
-    assert!(ticks.is_sorted_by(|a, b| a < b), "none is told twice");
-
-    kill_hard(engine.identity.pid);
-    wait_gone("the shim", engine.shim_pid);
-    scene.launch();
-    wait_for("the new engine's lines", LIMIT, || {
-        follower.poll().unwrap().iter().any(|line| line.text == "stdout tick 0")
-    });
-}
-
-#[test]
 fn an_adopted_engine_has_its_logs_kept_in_bounds_too() {
     let mut scene = block_writer("4", "0.001");
     scene.spec.log_max_bytes = 100_000;
@@ -245,18 +190,6 @@ fn an_adopted_engine_has_its_logs_kept_in_bounds_too() {
     let quiet = || is_at_rest(&log) && bytes_of(&log) <= 4 * 100_000;
     wait_for("a quiet log", LIMIT, quiet);
     check_blocks(&whole_log(&log));
-}
-
-#[test]
-fn one_file_can_take_both_streams() {
-    let mut scene = Scene::fake(&[("FAKE_LOG_EVERY_MS", "1")]);
-    scene.spec.stderr_log = scene.spec.stdout_log.clone();
-    scene.spec.log_max_bytes = 4000;
-    scene.launch();
-    let log = &scene.spec.stdout_log;
-    wait_for("rotations", LIMIT, || rotated(log, 3).exists());
-    let text = whole_log(log);
-    assert!(text.contains("stdout tick ") && text.contains("stderr tick "));
 }
 
 #[test]

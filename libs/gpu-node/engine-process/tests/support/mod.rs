@@ -133,6 +133,17 @@ impl Scene {
     }
 }
 
+pub(crate) fn rotated(log: &Path, number: u32) -> PathBuf {
+    PathBuf::from(format!("{}.{number}", log.display()))
+}
+
+/// Oldest first, joined.
+pub(crate) fn whole_log(log: &Path) -> String {
+    let numbers = (1..=9).rev().map(|number| rotated(log, number));
+    let files = numbers.chain([log.to_owned()]).filter_map(|path| std::fs::read(path).ok());
+    String::from_utf8(files.flatten().collect()).unwrap()
+}
+
 /// Whether an engine's end was not its own doing.
 pub(crate) fn was_killed(record: &ExitRecord) -> bool {
     if cfg!(unix) { record.signal == Some(9) } else { record.code.is_some_and(|code| code != 0) }
