@@ -117,6 +117,22 @@ fn a_killed_shim_leaves_its_engine_serving_and_a_new_one_takes_over() {
 }
 
 #[test]
+fn an_adopted_engine_is_still_asked_to_end_and_not_just_killed() {
+    let scene = Scene::fake(&[]);
+    let (engine, _) = scene.launch_ready();
+    kill_hard(engine.shim_pid);
+    wait_gone("the shim", engine.shim_pid);
+    let shim_pid = adopt(&shim(), &scene.spec, &engine.identity).unwrap();
+    let mut target = scene.target(&engine);
+    target.shim_pid = Some(shim_pid);
+    let patient = StopPlan { first_grace: LIMIT, ..StopPlan::default() };
+    let report = stop(&target, &patient).unwrap();
+    assert!(!report.killed && report.port_free, "{report:?}");
+    assert_eq!(start_mark(shim_pid), None);
+    assert_ne!(scene.exit_record(&engine).code, Some(1), "one request was enough");
+}
+
+#[test]
 fn a_shim_killed_before_the_engine_was_ready_is_made_up_for() {
     let scene = Scene::fake(&[("FAKE_LOAD_MS", "1000")]);
     let engine = scene.launch();
