@@ -1,7 +1,7 @@
 //! The daemon's own log: written to through its error output, rotated by size while it runs.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub(crate) fn keep_small(log: &Path) {
 fn is_own(log: &Path) -> bool {
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
-    let open = io::stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+    let open = io::stderr().as_fd().try_clone_to_owned().map(fs::File::from).and_then(|file| file.metadata());
     let id = |file: fs::Metadata| (file.dev(), file.ino());
     open.map(id).is_ok_and(|open| fs::metadata(log).map(id).is_ok_and(|there| there == open))
 }
@@ -84,7 +84,7 @@ mod tests {
     fn the_file_of_somebody_else_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("daemon.log");
-        File::create(&log).unwrap().set_len(LIMIT.0 + 1).unwrap();
+        fs::File::create(&log).unwrap().set_len(LIMIT.0 + 1).unwrap();
         keep_small(&log);
         keep_small(&folder.path().join("nowhere.log"));
         assert_eq!(fs::metadata(&log).unwrap().len(), LIMIT.0 + 1);

