@@ -1,7 +1,7 @@
 //! A home, its instances, its commands and its daemon.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 use testkit::{
@@ -225,7 +225,12 @@ impl Background {
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("the child is ours").is_some()
+        self.exit_status().is_some()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
     }
 }
 
