@@ -27,10 +27,7 @@ pub(super) fn before_step(context: &Context, target: &Target, force: bool) -> Re
         return end(context, home, &name, &holder);
     }
     if !is_daemon(home, holder.pid) {
-        context.talk.note(&format!(
-            "waiting for {name}: locked by pid {} ({}, since {})",
-            holder.pid, holder.operation, holder.started_at
-        ));
+        context.talk.note(&format!("waiting for {name}: locked{holder}"));
     }
     Ok(false)
 }

@@ -1,6 +1,7 @@
 //! Locks of the operating system on files. They end with their last holder, however it ends, so nothing has to be
 //! cleaned up and the files are never unlinked. The text inside only tells people who holds it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -56,9 +57,18 @@ pub enum LockError {
 }
 
 fn describe(holder: Option<&LockHolder>) -> String {
-    match holder {
-        Some(holder) => format!(" by pid {} ({}, since {})", holder.pid, holder.operation, holder.started_at),
-        None => " by a process that has not said who it is".to_owned(),
+    holder.map_or_else(|| UNKNOWN.to_owned(), ToString::to_string)
+}
+
+const UNKNOWN: &str = " by a process that has not said who it is";
+
+/// What follows the word `locked` or `held`.
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => f.write_str(UNKNOWN),
+            pid => write!(f, " by pid {pid} ({}, since {})", self.operation, self.started_at),
+        }
     }
 }
 
@@ -252,7 +262,7 @@ mod tests {
         let guard = LockGuard::try_acquire(&path).unwrap().unwrap();
         let dead = LockHolder { pid: u32::MAX / 2, ..LockHolder::myself("up of the past") };
         guard.describe(&dead);
-        assert_eq!(holder(&path).unwrap().operation, "unknown");
+        assert_eq!(holder(&path).unwrap().to_string(), " by a process that has not said who it is");
         let error = acquire(&path, "down", Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains("has not said who it is") && !error.contains("past"), "{error}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orch_core::{ExitCode, HomeLayout, UnixMillis};
+use orch_core::{ExitCode, HomeLayout, InstanceName, UnixMillis};
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon::load_settings;
 use orchestratord::daemon_file::{self, DaemonFile};
@@ -86,24 +86,37 @@ fn locks(home: &HomeLayout) -> Vec<Diagnosis> {
     let entries = std::fs::read_dir(home.locks()).into_iter().flatten().flatten();
     let mut found = Vec::new();
     for entry in entries {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let Some(name) = file.strip_suffix(".lock").filter(|name| !name.ends_with(".engine")) else {
-            continue;
-        };
+        let Some(name) = entry.file_name().to_str().and_then(instance_of) else { continue };
         let Some(holder) = engine_process::holder(&entry.path()) else { continue };
         let since = UnixMillis::from_rfc3339(&holder.started_at);
         let held = since.map(|since| UnixMillis::now().since(since)).unwrap_or_default();
-        if held < LONG_HELD && engine_process::start_mark(holder.pid) == holder.start_mark {
+        if held < LONG_HELD {
             continue;
         }
-        let message = format!(
-            "the lock of {name} is held by pid {} ({}) for {}",
-            holder.pid,
-            holder.operation,
-            show_duration(held.as_secs())
-        );
+        let message = format!("the lock of {name} is held{holder} for {}", show_duration(held.as_secs()));
         let mend = format!("if it hangs: llama-orch up {name} --force-unlock (or down, restart)");
         found.push(Diagnosis::warning("locks", message).mend(mend));
     }
     found
+}
+
+/// The instance whose steps a lock file is for.
+fn instance_of(file: &str) -> Option<InstanceName> {
+    InstanceName::new(file.strip_suffix(".lock")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_that_are_held_as_long_as_an_engine_lives_are_no_locks_of_steps() {
+        let (name, home) = (InstanceName::new("chat").unwrap(), HomeLayout::new("/h"));
+        let file = |path: std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(instance_of(&file(home.instance_lock(&name))), Some(name.clone()));
+        let engine = home.engine_lock(&name, orch_core::ReplicaId::FIRST);
+        for other in [file(engine.with_extension("shim.lock")), file(engine), ".migrate.lock".to_owned()] {
+            assert_eq!(instance_of(&other), None, "{other}");
+        }
+    }
 }
