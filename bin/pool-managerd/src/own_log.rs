@@ -40,13 +40,17 @@ fn is_own(_log: &Path) -> bool {
     !io::stderr().is_terminal()
 }
 
-/// Copies the log aside and empties it: it stays the file that its writers have open.
+/// Copies the log aside and empties it: it stays the file that its writers have open. Earlier logs move on only when
+/// the copy is whole: on a full disk this is tried again and again.
 fn rotate(log: &Path) -> io::Result<()> {
+    let part = numbered(log, 0);
+    if let Err(error) = fs::copy(log, &part) {
+        let _ = fs::remove_file(&part);
+        return Err(error);
+    }
     for number in (1..KEPT).rev() {
         let _ = fs::rename(numbered(log, number), numbered(log, number + 1));
     }
-    let part = numbered(log, 0);
-    fs::copy(log, &part)?;
     fs::rename(&part, numbered(log, 1))?;
     OpenOptions::new().write(true).open(log)?.set_len(0)
 }
@@ -78,6 +82,21 @@ mod tests {
             assert_eq!(fs::read_to_string(numbered(&log, number)).unwrap(), format!("round {round}\n"));
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_copied_costs_no_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("daemon.log");
+        fs::write(&log, "now").unwrap();
+        fs::write(numbered(&log, 1), "before").unwrap();
+        fs::create_dir(numbered(&log, 0)).unwrap();
+        for _ in 0..KEPT {
+            rotate(&log).unwrap_err();
+        }
+        assert_eq!(fs::read_to_string(&log).unwrap(), "now");
+        assert_eq!(fs::read_to_string(numbered(&log, 1)).unwrap(), "before");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]
