@@ -77,7 +77,8 @@ const SAYINGS: [(Cause, &[&str]); 6] = [
     (
         Cause::BadArgument,
         &[
-            "invalid argument",
+            // With what it refuses behind it: the system says the same two words of other things.
+            "invalid argument: ",
             "error while handling argument",
             "unknown argument",
             "expected value for argument",
@@ -229,6 +230,8 @@ mod tests {
             assert_eq!(report.cause, Some(cause), "{lines:?}");
             assert!(report.reason.contains(cause.words()) && report.reason.ends_with(quoted), "{report:?}");
         }
+        let system = "E mmap failed: Invalid argument";
+        assert_eq!(CrashReport::from_record(&record(Some(1), None, &[system])).cause, None);
         let report = CrashReport::from_record(&record(Some(0), None, &[missing]));
         assert_eq!(report.cause, None, "an end in peace has no cause");
     }

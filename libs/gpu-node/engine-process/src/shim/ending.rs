@@ -1,6 +1,6 @@
 //! How an engine ended, and its last words.
 
-use orch_core::UnixMillis;
+use orch_core::{UnixMillis, redact_args};
 
 use super::keeper::Places;
 use crate::exit_record::ExitRecord;
@@ -51,7 +51,13 @@ pub(super) fn write_record(
 fn last_lines(places: &Places, began_at: UnixMillis) -> Vec<String> {
     let lines =
         tail(&places.log_files, StreamSelection::Stderr, LAST_LINES, Some(began_at)).unwrap_or_default();
-    lines.into_iter().map(|line| line.text.chars().take(LAST_LINE_CHARS).collect()).collect()
+    lines.iter().map(|line| as_shown(&line.text)).collect()
+}
+
+/// An engine that refuses an argument repeats it, and what it says here goes into events and listings.
+fn as_shown(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    redact_args(&words).join(" ").chars().take(LAST_LINE_CHARS).collect()
 }
 
 fn tells_of_memory(lines: &[String]) -> bool {
@@ -69,6 +75,16 @@ mod tests {
 
     fn tells(lines: &[&str]) -> bool {
         tells_of_memory(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_engine_that_repeats_a_key_does_not_tell_it() {
+        let shown = as_shown("error: invalid argument: --api-key=sesame");
+        assert!(
+            shown.starts_with("error: invalid argument: --api-key=") && !shown.contains("sesame"),
+            "{shown}"
+        );
+        assert_eq!(as_shown("  two  blanks "), "  two  blanks ");
     }
 
     #[test]
