@@ -143,8 +143,11 @@ fn write_again(connection: &Connection, path: &Path) -> Result<Connection, Store
     remove(&rescue)?;
     prepare_file(path.parent().unwrap_or(Path::new("")), &rescue)?;
     let placed = copy(connection, &rescue).and_then(|()| {
-        // They belong to the deleted file; a new one must not meet them.
-        remove_side_files(path);
+        // They belong to a deleted file; a new one must not meet them. Beside a file that somebody made meanwhile they
+        // are its own.
+        if !path.exists() {
+            remove_side_files(path);
+        }
         // Fails when somebody made a new one meanwhile, into which the next look carries over.
         match fs::hard_link(&rescue, path) {
             // A file system without hard links.

@@ -35,9 +35,16 @@ pub(crate) struct ProcessGroup {
 
 /// Starts a tool in a process group of its own, so that all it starts can be signalled together.
 pub(crate) fn spawn_group(command: &mut Command) -> io::Result<(Child, ProcessGroup)> {
-    let child = command.process_group(0).spawn()?;
-    let leader = ProcessHandle::open(child.id())?;
-    Ok((child, ProcessGroup { leader }))
+    let mut child = command.process_group(0).spawn()?;
+    match ProcessHandle::open(child.id()) {
+        Ok(leader) => Ok((child, ProcessGroup { leader })),
+        Err(error) => {
+            // Nobody could end it later.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
 }
 
 impl ProcessGroup {
