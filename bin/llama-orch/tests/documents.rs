@@ -6,6 +6,7 @@ use llama_orch::arguments::Arguments;
 const DOCUMENTS: &[(&str, &str)] = &[
     ("README.md", include_str!("../../../README.md")),
     ("docs/USER_GUIDE.md", include_str!("../../../docs/USER_GUIDE.md")),
+    ("docs/MIGRATION.md", include_str!("../../../docs/MIGRATION.md")),
 ];
 
 /// The command lines of our program in the fenced parts of a document.
@@ -13,7 +14,7 @@ fn command_lines(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let mut found = Vec::new();
     for line in text.lines() {
-        if line.starts_with("```") {
+        if line.trim_start().starts_with("```") {
             fenced = !fenced;
             continue;
         }
