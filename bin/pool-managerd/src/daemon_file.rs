@@ -1,7 +1,7 @@
 //! `run/daemon.json`: how commands find the living daemon of a home and prove that they belong to it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -53,27 +53,8 @@ impl DaemonFile {
     }
 
     pub fn write(&self, home: &HomeLayout) -> io::Result<()> {
-        let mut file = private_options().open(home.daemon_file())?;
-        serde_json::to_writer(&mut file, self)?;
-        file.flush()?;
-        file.commit()
+        engine_process::write_private(&home.daemon_file(), &serde_json::to_vec(self)?)
     }
-}
-
-/// Only its owner may read the token.
-#[cfg(unix)]
-fn private_options() -> atomic_write_file::OpenOptions {
-    use atomic_write_file::unix::OpenOptionsExt as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = atomic_write_file::OpenOptions::new();
-    options.preserve_mode(false).mode(0o600);
-    options
-}
-
-/// Here a user's own folders are private by their access lists.
-#[cfg(not(unix))]
-fn private_options() -> atomic_write_file::OpenOptions {
-    atomic_write_file::OpenOptions::new()
 }
 
 /// The file as it lies there; `None` when there is none or it cannot be understood.

@@ -108,7 +108,7 @@ fn remove_old_logs(node: &Node, instance: &LoadedInstance) -> usize {
     }
     let retention = Duration::from_hours(24 * u64::from(logs.retention_days));
     let live = [&logs.stdout, &logs.stderr].map(|it| log_path(it, config, &node.home, ReplicaId::FIRST));
-    let old = live.iter().flat_map(|path| engine_process::rotated_logs(path, retention));
+    let old = live.iter().flat_map(|path| engine_process::old_logs(path, true, retention));
     old.filter(|path| std::fs::remove_file(path).is_ok()).count()
 }
 

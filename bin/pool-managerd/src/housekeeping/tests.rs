@@ -84,12 +84,13 @@ fn events_and_logs_over_their_retention_go_and_the_rest_stays() {
     write_aged(logs.stderr.with_file_name("stderr.log.1"), DAY);
     write_aged(logs.stderr.with_file_name("stderr.log.2"), 3 * DAY);
     write_aged(logs.stdout.with_file_name("stdout.log.1.index"), 3 * DAY);
+    write_aged(logs.stdout.with_file_name("stdout.20251021_101500.log"), 3 * DAY);
     write_aged(logs.stdout.with_file_name("notes.txt"), 9 * DAY);
 
     let tidied = tidy(&node);
     assert_eq!(tidied.pruned.unwrap().events, 1);
     assert_eq!(messages(&node), ["young"]);
-    assert_eq!(tidied.logs_removed, 2);
+    assert_eq!(tidied.logs_removed, 3);
     let mut left: Vec<_> = fs::read_dir(logs.stderr.parent().unwrap())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use orch_core::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-use crate::private_files::{read_bounded, write_atomically};
+use crate::private_files::{read_bounded, write_private};
 use crate::wait::wait_until;
 
 const SIZE_LIMIT: u64 = 64 * 1024;
@@ -50,7 +50,7 @@ impl ExitRecord {
     }
 
     pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
-        write_atomically(path, &serde_json::to_vec_pretty(self)?)
+        write_private(path, &serde_json::to_vec_pretty(self)?)
     }
 }
 

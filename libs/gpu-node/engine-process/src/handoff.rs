@@ -8,7 +8,7 @@ use orch_core::{InstanceName, MASK, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{ProcessIdentity, StartMark};
-use crate::private_files::{read_bounded, write_atomically};
+use crate::private_files::{read_bounded, write_private};
 
 const SIZE_LIMIT: u64 = 64 * 1024;
 /// More files than any node has engines.
@@ -93,7 +93,7 @@ impl Handoff {
     }
 
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        write_atomically(path, &serde_json::to_vec_pretty(self)?)
+        write_private(path, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Removes the file if it still speaks of this process; a successor's file stays.

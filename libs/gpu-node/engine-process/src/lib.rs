@@ -49,10 +49,11 @@ pub use launch::{LaunchError, adopt, default_shim_executable, launch};
 pub use leftovers::clear_leftovers;
 pub use locks::{LockError, LockGuard, LockHolder, acquire, holder, running_engine};
 pub use logs::{
-    Follower, LARGE_LOGS, LogFiles, LogLine, Stream, StreamSelection, replica_log_path, rotated_logs, tail,
+    Follower, LARGE_LOGS, LogFiles, LogLine, Stream, StreamSelection, old_logs, replica_log_path, tail,
     tail_then_follow, total_size,
 };
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
+pub use private_files::write_private;
 pub use recognition::recognise;
 pub use running_tools::end_running_tools;
 pub use shim::shim_main;

@@ -51,8 +51,9 @@ fn atomic_options() -> atomic_write_file::OpenOptions {
     atomic_write_file::OpenOptions::new()
 }
 
-/// Writes a whole file so that readers see either the old or the new content, mode 0600.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a whole file so that readers see either the old or the new content, mode 0600, and its folders where they are
+/// missing.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     create_parent(path)?;
     sys::patiently(|| {
         let mut file = atomic_options().open(path)?;

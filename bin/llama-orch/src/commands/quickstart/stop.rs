@@ -36,7 +36,7 @@ fn memory(home: &HomeLayout) -> PathBuf {
 pub(super) fn remember(home: &HomeLayout, daemon: &DaemonFile) -> Result<(), Failure> {
     let started = Started { pid: daemon.pid, process_started_at: daemon.process_started_at.clone() };
     let path = memory(home);
-    fs::write(&path, json!(started).to_string())
+    engine_process::write_private(&path, json!(started).to_string().as_bytes())
         .map_err(|error| Failure::new(ExitCode::General, format!("cannot write {}: {error}", path.display())))
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use orch_core::{ReplicaId, UnixMillis};
 
 pub use follow::{Follower, tail_then_follow};
-pub use old::rotated_logs;
+pub use old::old_logs;
 pub use size::{LARGE_LOGS, total_size};
 pub use tail::tail;
 
