@@ -132,23 +132,6 @@ impl DaemonClient {
         self.follow(operation, None).await
     }
 
-    /// Waits until requests for a running instance are routed to it (a daemon that has just started adopts it
-    /// within seconds).
-    pub async fn await_routed(&self, name: &str) -> Result<(), Failure> {
-        let begun = Instant::now();
-        loop {
-            let rows = self.instances().await?;
-            if rows.iter().any(|row| row.name == name && row.slots.is_some()) {
-                return Ok(());
-            }
-            if begun.elapsed() >= ANSWER_LIMIT {
-                let message = format!("{name} runs, but the daemon does not route to it yet");
-                return Err(Failure::new(ExitCode::Starting, message).hint("see `llama-orch ps`"));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
     async fn begin(&self, method: Method, path: &str, body: Option<Value>) -> Result<Operation, Failure> {
         let (status, text) = self.send(method, path, body, ANSWER_LIMIT).await?;
         read_answer(status, &text)

@@ -35,14 +35,6 @@ impl Dialect {
             Dialect::LlamaCpp
         }
     }
-
-    /// The media type of a stream in this dialect.
-    pub const fn stream_media_type(self) -> &'static str {
-        match self {
-            Dialect::Ollama => "application/x-ndjson",
-            _ => "text/event-stream",
-        }
-    }
 }
 
 /// Whether a path is the given one or lies below it.
