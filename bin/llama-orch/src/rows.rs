@@ -44,6 +44,7 @@ pub(crate) fn broken_row(broken: &BrokenInstance, node_id: &str) -> InstanceView
         last_error: Some(broken_line(broken)),
         last_exit_code: None,
         restart_needed: false,
+        denied: None,
     }
 }
 

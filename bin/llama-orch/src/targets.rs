@@ -4,7 +4,7 @@ use instance_config::{Catalog, LoadedInstance};
 use orch_core::{ExitCode, Failure, InstanceName};
 use orchestratord::client::DaemonClient;
 use pool_manager::remnant;
-use pool_manager::view::{InstanceView, broken_line};
+use pool_manager::view::{InstanceView, broken_line, denied_line};
 
 use crate::arguments::Selection;
 use crate::context::Context;
@@ -154,6 +154,16 @@ pub(crate) fn reach_remnant(context: &Context, choice: &mut Chosen) -> Result<()
     let Ok(name) = InstanceName::new(&choice.name) else { return Ok(()) };
     if remnant(context.home()?, context.reader()?.as_ref(), &name)?.is_some() {
         choice.target = Ok(Target { name: choice.name.clone(), instance: None, remnant: true });
+    }
+    Ok(())
+}
+
+/// Tells when this command itself is about to touch a process that it may not look at. A daemon tells by an event.
+pub(crate) fn warn_of_denied(context: &Context, plane: &Plane, target: &Target) -> Result<(), Failure> {
+    let (Plane::Alone, Some(instance)) = (plane, &target.instance) else { return Ok(()) };
+    let row = context.look(|viewer| viewer.instance(instance))?;
+    if let Some(line) = denied_line(&row) {
+        context.talk.warning(&line);
     }
     Ok(())
 }

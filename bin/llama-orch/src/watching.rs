@@ -7,7 +7,7 @@ use instance_config::BrokenInstance;
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use pool_manager::stats::{InstanceStats, Sampler, targets};
-use pool_manager::view::{InstanceView, broken_line};
+use pool_manager::view::{InstanceView, broken_line, denied_line};
 
 use crate::context::Context;
 use crate::runtime::block_on;
@@ -42,7 +42,8 @@ pub(crate) struct Seen {
 impl Seen {
     /// What stops nothing but should be known.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.broken.iter().map(broken_line).chain(self.trouble.clone()).collect()
+        let denied = self.rows.iter().filter_map(denied_line);
+        self.broken.iter().map(broken_line).chain(self.trouble.clone()).chain(denied).collect()
     }
 }
 

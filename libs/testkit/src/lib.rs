@@ -25,6 +25,8 @@ pub use clients::{PYTHON_CLIENTS, python_clients, python_clients_folder, python_
 pub use engine::{RunningEngine, free_port};
 pub use model_provisioner::{TinyModel, write_tiny_model};
 pub use old_home::{OldEngine, OldHome, OldInstance, Shape};
+#[cfg(target_os = "linux")]
+pub use programs::without_capabilities;
 pub use programs::{ProgramRun, run};
 pub use real_engine::{ENGINE_VERSION, cache_folder, engine_folder, real_llama_server};
 pub use snapshot::SNAPSHOT_FILTERS;

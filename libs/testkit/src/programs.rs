@@ -74,6 +74,36 @@ pub fn run(mut command: Command) -> ProgramRun {
     ProgramRun { exit_code: status.code(), stdout: content(&mut stdout), stderr: content(&mut stderr) }
 }
 
+/// The same command without some of an administrator's powers, such as `sys_ptrace`; for anybody else it stays as it
+/// is. It needs `setpriv`.
+#[cfg(target_os = "linux")]
+pub fn without_capabilities(command: &Command, powers: &[&str]) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return copy_of(command, Command::new(command.get_program()));
+    }
+    let dropped: Vec<String> = powers.iter().map(|power| format!("-{power}")).collect();
+    let dropped = dropped.join(",");
+    let mut without = Command::new("setpriv");
+    without.arg(format!("--bounding-set={dropped}")).arg(format!("--inh-caps={dropped}"));
+    without.arg("--").arg(command.get_program());
+    copy_of(command, without)
+}
+
+#[cfg(target_os = "linux")]
+fn copy_of(command: &Command, mut copy: Command) -> Command {
+    copy.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => copy.env(name, value),
+            None => copy.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        copy.current_dir(folder);
+    }
+    copy
+}
+
 fn output_file() -> File {
     tempfile::tempfile().expect("the temporary folder is writable")
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::runtime::block_on;
 use crate::steps::carry_out;
-use crate::targets::{Chosen, Plane, Target, choose, is_sweeping, reach_remnant};
+use crate::targets::{Chosen, Plane, Target, choose, is_sweeping, reach_remnant, warn_of_denied};
 
 /// Requests in flight may take so long to finish.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -48,6 +48,7 @@ fn stop(
     force: bool,
     drain: Duration,
 ) -> Result<(), Failure> {
+    warn_of_denied(context, plane, target)?;
     match (plane.client(), &target.instance) {
         (Some(client), _) => block_on(client.down(&target.name, force, drain)),
         (None, Some(instance)) => alone::down(&compose::open_node(context.home()?)?, instance, force),

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::runtime::block_on;
 use crate::steps::{Warnings, carry_out};
-use crate::targets::{Plane, Target, choose};
+use crate::targets::{Plane, Target, choose, warn_of_denied};
 
 /// Requests in flight may take so long to finish.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -35,6 +35,7 @@ fn restart(
     arguments: &RestartArguments,
     warnings: &Warnings,
 ) -> Result<(), Failure> {
+    warn_of_denied(context, plane, target)?;
     let (force, limit) = (arguments.force, arguments.wait.limit());
     match (plane.client(), &target.instance) {
         (Some(client), _) => block_on(client.restart(&target.name, force, DRAIN, limit)),

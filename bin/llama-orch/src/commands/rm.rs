@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::runtime::block_on;
 use crate::steps::carry_out;
-use crate::targets::{Plane, Target, choose, reach_remnant};
+use crate::targets::{Plane, Target, choose, reach_remnant, warn_of_denied};
 
 pub(super) fn run(context: &Context, arguments: &RmArguments) -> CommandResult {
     let plane = Plane::find(context)?;
@@ -41,6 +41,7 @@ fn remove(
     arguments: &RmArguments,
 ) -> Result<(), Failure> {
     let (force, keep_logs) = (arguments.force, arguments.keep_logs);
+    warn_of_denied(context, plane, target)?;
     match (plane.client(), &target.instance) {
         (Some(client), _) => block_on(client.remove(&target.name, force, keep_logs)),
         (None, Some(instance)) => {

@@ -105,6 +105,7 @@ fn instance(name: &str, status: Status, health: Health) -> InstanceView {
         last_error: None,
         last_exit_code: None,
         restart_needed: false,
+        denied: None,
     }
 }
 

@@ -35,6 +35,10 @@ pub struct ProcessIdentity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
     Ours,
+    /// Ours as far as can be told without the look that the system denies: see [`ProcessIdentity::check_by`].
+    Vouched {
+        reason: String,
+    },
     /// No such process, or only its unreaped remains.
     Gone,
     /// The pid belongs to somebody else by now, or the process became something else. Never to be signalled.
@@ -45,6 +49,13 @@ pub enum Ownership {
     Denied {
         reason: String,
     },
+}
+
+impl Ownership {
+    /// Whether the process may be watched, adopted and stopped as our own.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Ownership::Ours | Ownership::Vouched { .. })
+    }
 }
 
 /// What the system shows of a process.
@@ -92,23 +103,27 @@ impl ProcessIdentity {
         }
     }
 
-    fn compare(&self, process: &ProcessSight) -> Ownership {
+    pub(crate) fn compare(&self, process: &ProcessSight) -> Ownership {
         let pid = self.pid;
         if process.started_at != self.started_at {
             return Ownership::Foreign {
                 reason: format!("pid {pid} was reused by a process that began later"),
             };
         }
-        let Some(executable) = &process.executable else {
-            return Ownership::Denied { reason: format!("the executable of pid {pid} cannot be seen") };
-        };
-        if !self.runs_our_program(executable, &process.args) {
+        if let Some(executable) = &process.executable
+            && !self.runs_our_program(executable, &process.args)
+        {
             return Ownership::Foreign { reason: format!("pid {pid} runs {}", executable.display()) };
         }
-        if asked_port(&process.args) != Some(self.port) {
+        // A command line that cannot be seen either is empty.
+        let is_shown = process.executable.is_some() || !process.args.is_empty();
+        if is_shown && asked_port(&process.args) != Some(self.port) {
             return Ownership::Foreign { reason: format!("pid {pid} does not serve port {}", self.port) };
         }
-        Ownership::Ours
+        match process.executable {
+            Some(_) => Ownership::Ours,
+            None => Ownership::Denied { reason: format!("the executable of pid {pid} cannot be seen") },
+        }
     }
 
     /// The executable itself, a name that leads to it, or an interpreter that runs our script: the path of a
@@ -245,8 +260,12 @@ mod tests {
     fn a_hidden_executable_is_denied_but_a_reused_pid_is_foreign_even_then() {
         let hidden = ProcessSight { executable: None, ..seen() };
         assert!(matches!(remembered().compare(&hidden), Ownership::Denied { .. }));
-        let reused = ProcessSight { started_at: StartMark("boot:9".into()), ..hidden };
+        let reused = ProcessSight { started_at: StartMark("boot:9".into()), ..hidden.clone() };
         assert!(matches!(remembered().compare(&reused), Ownership::Foreign { .. }));
+        let all_hidden = ProcessSight { args: vec![], ..hidden.clone() };
+        assert!(matches!(remembered().compare(&all_hidden), Ownership::Denied { .. }));
+        let other_port = ProcessSight { args: ["x", "--port", "8002"].map(String::from).to_vec(), ..hidden };
+        assert!(matches!(remembered().compare(&other_port), Ownership::Foreign { .. }));
     }
 
     #[test]

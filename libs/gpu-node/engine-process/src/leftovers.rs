@@ -42,7 +42,10 @@ fn has_living_owner(engine_lock: &Path) -> bool {
     }
     let engine = locks::read_text(engine_lock).and_then(|holder| holder.engine);
     // Without a text nobody knows whether the holder is the engine itself: leave it alone.
-    engine.is_none_or(|identity| matches!(identity.check(), Ownership::Ours | Ownership::Denied { .. }))
+    engine.is_none_or(|identity| match identity.check() {
+        Ownership::Ours | Ownership::Vouched { .. } | Ownership::Denied { .. } => true,
+        Ownership::Gone | Ownership::Foreign { .. } => false,
+    })
 }
 
 /// Held by a shim alone, never inherited: tells a living shim from a living engine.

@@ -13,6 +13,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one crate in which children are born")]
 
 mod account;
+mod denied;
 mod detached;
 mod disk;
 mod exit_record;
@@ -38,6 +39,7 @@ mod video_memory;
 mod wait;
 
 pub use account::{is_administrator, may_open, may_write, owner_of, user_id};
+pub use denied::Records;
 pub use detached::{DetachedCommand, TerminateError, spawn_detached, terminate_daemon};
 pub use disk::free_space;
 pub use exit_record::ExitRecord;

@@ -1,13 +1,14 @@
 //! Stopping an engine: politely, then plainly, then by force, and then making sure that it is all gone.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orch_core::{ExitCode, Failure};
 
+use crate::denied::Records;
 use crate::handoff::Handoff;
-use crate::identity::{Ownership, ProcessIdentity};
+use crate::identity::{Ownership, ProcessIdentity, start_mark};
 use crate::leftovers::{clear_leftovers, open_all, relatives};
 use crate::ports;
 use crate::protocol::SHIM_WORD;
@@ -24,7 +25,7 @@ const PORT_LIMIT: Duration = Duration::from_secs(2);
 pub struct StopTarget {
     pub identity: ProcessIdentity,
     pub shim_pid: Option<u32>,
-    pub handoff: PathBuf,
+    pub records: Records,
     pub host: String,
 }
 
@@ -70,14 +71,27 @@ pub enum StopError {
     StillAlive { pid: u32 },
 }
 
+const AS_ITS_USER: &str = "stop it as the user that it runs as, or as an administrator (root)";
+
 impl From<StopError> for Failure {
     fn from(error: StopError) -> Self {
-        let exit = match &error {
-            StopError::NotOurs { .. } => ExitCode::ProcessNotFound,
-            StopError::Denied { .. } => ExitCode::PermissionDenied,
-            StopError::Signal { .. } | StopError::StillAlive { .. } => ExitCode::StopFailed,
+        let (exit, hint) = match &error {
+            StopError::NotOurs { .. } => (ExitCode::ProcessNotFound, None),
+            StopError::Denied { .. } => (ExitCode::PermissionDenied, Some(AS_ITS_USER)),
+            StopError::Signal { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                (ExitCode::PermissionDenied, Some(AS_ITS_USER))
+            }
+            StopError::Signal { .. } | StopError::StillAlive { .. } => (ExitCode::StopFailed, None),
         };
-        Failure::new(exit, error.to_string())
+        let message = match &error {
+            StopError::Signal { source, .. } => format!("{error}: {source}"),
+            _ => error.to_string(),
+        };
+        let failure = Failure::new(exit, message);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 
@@ -88,8 +102,13 @@ pub fn stop(target: &StopTarget, plan: &StopPlan) -> Result<StopReport, StopErro
     let pid = target.identity.pid;
     let open = ProcessHandle::open(pid).map_err(|source| StopError::Signal { pid, source })?;
     // Checked after opening: the handle keeps meaning the process that was checked.
-    let engine = match (open, target.identity.check()) {
+    let engine = match (open, target.identity.check_by(&target.records)) {
         (Some(engine), Ownership::Ours) => engine,
+        // No signal to a process that may have got its pid later.
+        (Some(engine), Ownership::Vouched { reason }) => match start_mark(pid) {
+            Some(mark) if mark == target.identity.started_at => engine,
+            _ => return Err(StopError::Denied { pid, reason }),
+        },
         (None, _) | (_, Ownership::Gone) => return Ok(already_gone(target, begun)),
         (_, Ownership::Foreign { reason }) => return Err(StopError::NotOurs { pid, reason }),
         (_, Ownership::Denied { reason }) => return Err(StopError::Denied { pid, reason }),
@@ -174,7 +193,7 @@ fn clear_after(
     if let Some(lock) = lock {
         clear_leftovers(lock);
     }
-    Handoff::remove_of(&target.handoff, target.identity.pid, &target.identity.started_at);
+    Handoff::remove_of(&target.records.handoff, target.identity.pid, &target.identity.started_at);
 }
 
 fn report(target: &StopTarget, begun: Instant, already_gone: bool, killed: bool) -> StopReport {

@@ -1,8 +1,6 @@
 //! What really is: the process of a replica, as the database, the handoff file, its lock and the system tell.
 
-use std::path::Path;
-
-use engine_process::{Handoff, Ownership, ProcessIdentity, StartMark};
+use engine_process::{Handoff, Ownership, ProcessIdentity, Records, StartMark};
 use orch_core::{HomeLayout, InstanceName, ReplicaId};
 use state_store::RuntimeRow;
 
@@ -25,6 +23,25 @@ pub struct LiveEngine {
     pub handoff: Option<Handoff>,
     /// Whether the database knew it, or only the handoff file.
     pub recorded: bool,
+    /// The system does not let us look at it; others vouch for it.
+    pub denied: Option<String>,
+}
+
+impl LiveEngine {
+    /// `None` for a process that is not ours.
+    pub(crate) fn owned(
+        identity: ProcessIdentity,
+        ownership: Ownership,
+        handoff: Option<Handoff>,
+        recorded: bool,
+    ) -> Option<Box<Self>> {
+        let denied = match ownership {
+            Ownership::Ours => None,
+            Ownership::Vouched { reason } => Some(reason),
+            Ownership::Gone | Ownership::Foreign { .. } | Ownership::Denied { .. } => return None,
+        };
+        Some(Box::new(Self { identity, handoff, recorded, denied }))
+    }
 }
 
 /// Looks at the system; changes nothing.
@@ -35,54 +52,41 @@ pub fn observe(
     replica: ReplicaId,
 ) -> Actual {
     let handoff = Handoff::read(&home.handoff(name, replica)).ok();
-    let recorded = row.and_then(row_identity);
+    let records = Records::of(home, name, replica);
     let mut foreign = None;
-    let lock = home.engine_lock(name, replica);
-    if let Some((identity, ownership)) = recorded.map(|identity| look_at(identity, &lock)) {
-        match ownership {
-            Ownership::Ours => {
-                let handoff = handoff.filter(|file| file.pid == identity.pid);
-                return Actual::Ours(Box::new(LiveEngine { identity, handoff, recorded: true }));
-            }
-            // A system that denies the look leaves the handoff file as the only witness.
-            Ownership::Denied { reason } => {
-                if let Some(file) = handoff.clone().filter(|file| file.pid == identity.pid) {
-                    return Actual::Ours(Box::new(LiveEngine {
-                        identity,
-                        handoff: Some(file),
-                        recorded: true,
-                    }));
-                }
-                foreign = Some(reason);
-            }
-            Ownership::Foreign { reason } => foreign = Some(reason),
-            Ownership::Gone => {}
+    if let Some(recorded) = row.and_then(row_identity) {
+        let (identity, ownership) = look_at(recorded, &records);
+        if let Ownership::Foreign { reason } | Ownership::Denied { reason } = &ownership {
+            foreign = Some(reason.clone());
+        }
+        let its_own = handoff.clone().filter(|file| file.pid == identity.pid);
+        if let Some(live) = LiveEngine::owned(identity, ownership, its_own, true) {
+            return Actual::Ours(live);
         }
     }
-    if let Some(file) = handoff.filter(|file| file.identity().check() == Ownership::Ours) {
-        return Actual::Ours(Box::new(LiveEngine {
-            identity: file.identity(),
-            handoff: Some(file),
-            recorded: false,
-        }));
+    if let Some(file) = handoff {
+        let ownership = file.identity().check_by(&records);
+        if let Some(live) = LiveEngine::owned(file.identity(), ownership, Some(file), false) {
+            return Actual::Ours(live);
+        }
     }
     // Born, but whoever gave birth to it died before it was written down, and it is not ready yet.
-    if let Some(unwritten) = engine_process::running_engine(&lock) {
-        let (identity, ownership) = look_at(unwritten.identity, &lock);
-        if ownership == Ownership::Ours {
-            return Actual::Ours(Box::new(LiveEngine { identity, handoff: None, recorded: false }));
+    if let Some(unwritten) = engine_process::running_engine(&records.engine_lock) {
+        let (identity, ownership) = look_at(unwritten.identity, &records);
+        if let Some(live) = LiveEngine::owned(identity, ownership, None, false) {
+            return Actual::Ours(live);
         }
     }
     foreign.map_or(Actual::Gone, |reason| Actual::Foreign { reason })
 }
 
 /// A process as it is now, and whose it is: a wrapper script may have become the engine it wraps.
-fn look_at(identity: ProcessIdentity, engine_lock: &Path) -> (ProcessIdentity, Ownership) {
-    let ownership = identity.check();
+fn look_at(identity: ProcessIdentity, records: &Records) -> (ProcessIdentity, Ownership) {
+    let ownership = identity.check_by(records);
     match ownership {
-        Ownership::Foreign { .. } => match identity.followed(engine_lock) {
+        Ownership::Foreign { .. } => match identity.followed(&records.engine_lock) {
             Some(followed) => {
-                let ownership = followed.check();
+                let ownership = followed.check_by(records);
                 (followed, ownership)
             }
             None => (identity, ownership),

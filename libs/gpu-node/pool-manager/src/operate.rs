@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use engine_process::{EngineHandle, LockGuard, StopPlan, StopTarget};
+use engine_process::{EngineHandle, LockGuard, Records, StopPlan, StopTarget};
 use instance_config::{InstanceConfig, LoadedInstance};
 use orch_core::{
     DesiredState, EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status,
     UnixMillis,
 };
 use serde_json::json;
-use state_store::{NewEvent, RuntimeRow, Spawned};
+use state_store::{EventQuery, NewEvent, RuntimeRow, Spawned};
 
 use crate::actual::{Actual, LiveEngine, observe};
 use crate::node::Node;
@@ -22,6 +22,9 @@ use crate::record::Recorder;
 
 /// How long a step waits for somebody else's step on the same instance.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How far back the telling of a process that cannot be looked at is searched.
+const TOLD_LIMIT: usize = 500;
 
 /// The lock of one instance, held.
 pub(crate) struct InstanceLock {
@@ -179,6 +182,7 @@ pub(crate) fn terminate(
         }
         Actual::Gone => return Ok(Terminated::NothingThere),
     };
+    tell_of_denied(node, name, &live)?;
     let health = row.as_ref().map_or(Health::Unknown, |row| row.health);
     let write = |status, error: Option<&str>| match &row {
         Some(_) => node.store.record_status(name, replica, status, health, error, UnixMillis::now()),
@@ -189,7 +193,7 @@ pub(crate) fn terminate(
     let target = StopTarget {
         shim_pid: live.handoff.as_ref().map(|file| file.shim_pid),
         identity: live.identity,
-        handoff: node.home.handoff(name, replica),
+        records: Records::of(&node.home, name, replica),
         host: host.to_owned(),
     };
     let plan = StopPlan { force, ..StopPlan::default() };
@@ -232,6 +236,7 @@ pub(crate) fn adopt(
     if !live.recorded {
         record_adoption(node, instance, replica, live)?;
     }
+    tell_of_denied(node, &instance.config.name, live)?;
     let spec =
         watching_spec(&node.home, instance, replica, live.identity.executable.clone(), live.identity.port);
     let shim = engine_process::adopt(&node.shim_executable, &spec, &live.identity)?;
@@ -239,6 +244,30 @@ pub(crate) fn adopt(
         record_new_shim(node, &instance.config.name, live.identity.pid, shim)?;
     }
     Ok(shim)
+}
+
+/// Told once of each process, however often it is met.
+fn tell_of_denied(node: &Node, name: &InstanceName, live: &LiveEngine) -> Result<(), Failure> {
+    let Some(denied) = &live.denied else { return Ok(()) };
+    let meta = json!({"pid": live.identity.pid, "started_at": live.identity.started_at, "denied": true});
+    let query = EventQuery {
+        instance: Some(name.clone()),
+        event_type: Some(EventType::Reconciled),
+        limit: TOLD_LIMIT,
+        ..EventQuery::default()
+    };
+    if node.store.events(&query)?.iter().any(|event| event.meta.as_ref() == Some(&meta)) {
+        return Ok(());
+    }
+    let event = NewEvent {
+        instance: Some(name),
+        level: EventLevel::Warning,
+        event_type: EventType::Reconciled,
+        message: format!("{denied}: taken for ours"),
+        meta: Some(meta),
+    };
+    node.store.append_event(&event, UnixMillis::now())?;
+    Ok(())
 }
 
 fn record_new_shim(node: &Node, name: &InstanceName, pid: u32, shim: u32) -> Result<(), Failure> {

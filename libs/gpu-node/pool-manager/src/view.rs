@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use engine_process::{Handoff, LockHolder, Ownership};
+use engine_process::{Handoff, LockHolder, Ownership, ProcessIdentity, Records};
 use instance_config::{BrokenInstance, Catalog, LoadedInstance};
 use orch_core::{
     DesiredState, EngineProfile, Failure, Health, HomeLayout, InstanceName, ReplicaId, Status, UnixMillis,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use state_store::{EventQuery, RuntimeRow, StateReader};
 
-use crate::actual::{Actual, observe, row_identity};
+use crate::actual::{Actual, LiveEngine, observe, row_identity};
 use crate::changes;
 use crate::remnants::{Remnant, remnant, remnants};
 use crate::shown;
@@ -58,6 +58,10 @@ pub struct InstanceView {
     pub last_exit_code: Option<i32>,
     /// The config changed in a way that the running engine has not heard of.
     pub restart_needed: bool,
+    /// Why nobody may look at its process, which is taken for ours all the same. Told by whoever has looked, and never
+    /// passed on.
+    #[serde(skip)]
+    pub denied: Option<String>,
 }
 
 /// Everything that views are made from.
@@ -164,6 +168,7 @@ impl Viewer<'_> {
             last_error: Some("its config is gone or cannot be read".to_owned()),
             last_exit_code: row.and_then(|row| row.last_exit_code),
             restart_needed: false,
+            denied: live.and_then(|live| live.denied.clone()),
         }
     }
 
@@ -196,10 +201,11 @@ impl Viewer<'_> {
     ) -> InstanceView {
         let config = &instance.config;
         let replica = ReplicaId::FIRST;
-        let identity = match actual {
-            Actual::Ours(live) => Some(&live.identity),
+        let live = match actual {
+            Actual::Ours(live) => Some(live),
             _ => None,
         };
+        let identity = live.map(|live| &live.identity);
         let desired = match desired {
             // The older tool wrote no wishes down: wanted is what still runs.
             Some(DesiredState::Running) if identity.is_none() && row.is_some_and(is_older_tools) => {
@@ -208,10 +214,7 @@ impl Viewer<'_> {
             Some(desired) => desired,
             None => config.lifecycle.load.desired_default(),
         };
-        let handoff = match actual {
-            Actual::Ours(live) => live.handoff.as_ref(),
-            _ => None,
-        };
+        let handoff = live.and_then(|live| live.handoff.as_ref());
         // Of an engine that has to be warm the handoff file says too little.
         let ready = handoff.is_some() && !config.healthcheck.warmup_enabled;
         let (status, health) = seen_state(row, desired, identity.is_some(), ready);
@@ -241,6 +244,7 @@ impl Viewer<'_> {
             last_exit_code: row.and_then(|row| row.last_exit_code),
             restart_needed: identity.is_some()
                 && hash.is_some_and(|hash| hash != instance_config::config_hash(config)),
+            denied: live.and_then(|live| live.denied.clone()),
         }
     }
 
@@ -328,7 +332,9 @@ impl Viewer<'_> {
 
     fn process(&self, name: &InstanceName, replica: ReplicaId, row: Option<&RuntimeRow>) -> Value {
         let Actual::Ours(live) = observe(self.home, row, name, replica) else {
-            return match row.and_then(row_identity).map(|identity| (identity.pid, identity.check())) {
+            let records = Records::of(self.home, name, replica);
+            let look = |identity: ProcessIdentity| (identity.pid, identity.check_by(&records));
+            return match row.and_then(row_identity).map(look) {
                 Some((pid, Ownership::Foreign { reason } | Ownership::Denied { reason })) => {
                     json!({"ours": false, "pid": pid, "reason": reason})
                 }
@@ -347,11 +353,7 @@ impl Viewer<'_> {
             "port": live.identity.port,
             "shim_pid": shim,
             "exit_code_known": exit_code_known,
-            "reason": if exit_code_known {
-                "pid, start time, executable and port agree"
-            } else {
-                "pid, start time, executable and port agree; its first shim was killed, so its exit code will be unknown"
-            },
+            "reason": why_ours(&live, exit_code_known),
             "rss_bytes": engine_process::rss_bytes(live.identity.pid),
         })
     }
@@ -388,6 +390,13 @@ impl Viewer<'_> {
     }
 }
 
+fn why_ours(live: &LiveEngine, exit_code_known: bool) -> String {
+    let agree = live.denied.as_deref().unwrap_or("pid, start time, executable and port agree");
+    let ending =
+        if exit_code_known { "" } else { "; its first shim was killed, so its exit code will be unknown" };
+    format!("{agree}{ending}")
+}
+
 /// What the handoff file tells: all of them idle, for whoever counts requests is not there.
 fn slots_at_start(file: &Handoff) -> Slots {
     Slots { idle: file.slots_free, busy: file.slots_total.saturating_sub(file.slots_free) }
@@ -413,6 +422,11 @@ pub fn broken_line(broken: &BrokenInstance) -> String {
     let field = first.and_then(|finding| finding.field.as_deref());
     let field = field.map_or(String::new(), |field| format!("{field}: "));
     format!("{}: {field}{what} ({})", broken.name, broken.path.display())
+}
+
+/// A process that is taken for ours though nobody may look at it, as one line.
+pub fn denied_line(view: &InstanceView) -> Option<String> {
+    Some(format!("{}: {}: taken for ours", view.name, view.denied.as_ref()?))
 }
 
 /// Only the older tool writes a process down without its start mark.

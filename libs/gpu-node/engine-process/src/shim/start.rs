@@ -8,6 +8,7 @@ use super::birth;
 use super::charge::Charge;
 use super::keeper::Keeper;
 use super::log_keeper::{LogKeeper, Position};
+use crate::denied::Records;
 use crate::handoff::Handoff;
 use crate::identity::{Ownership, ProcessIdentity};
 use crate::leftovers::{kill_sharers, shim_lock};
@@ -65,8 +66,9 @@ fn launch(spec: EngineSpec) -> Result<(Keeper, Reply), Reply> {
 }
 
 fn adopt(spec: EngineSpec, identity: &ProcessIdentity) -> Result<(Keeper, Reply), Reply> {
-    match identity.check() {
-        Ownership::Ours => {}
+    let records = Records { handoff: spec.handoff.clone(), engine_lock: spec.engine_lock.clone() };
+    match identity.check_by(&records) {
+        Ownership::Ours | Ownership::Vouched { .. } => {}
         Ownership::Gone => return Err(Reply::NotOurs { reason: "it has ended".to_owned() }),
         Ownership::Foreign { reason } | Ownership::Denied { reason } => {
             return Err(Reply::NotOurs { reason });
@@ -127,7 +129,9 @@ fn next_locks(
     let holder = read_text(&spec.engine_lock);
     let living = holder.as_ref().and_then(|holder| holder.engine.as_ref()).map(|engine| engine.check());
     match living {
-        Some(Ownership::Ours | Ownership::Denied { .. }) if is_held(&spec.engine_lock) => {
+        Some(Ownership::Ours | Ownership::Vouched { .. } | Ownership::Denied { .. })
+            if is_held(&spec.engine_lock) =>
+        {
             Err(Reply::AlreadyRunning { holder })
         }
         // The engine is gone and no shim is there to clear up: what holds the lock are its leftovers.

@@ -6,7 +6,9 @@ use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine_process::{EngineHandle, EngineSpec, ExitRecord, Handoff, StopTarget, launch, start_mark};
+use engine_process::{
+    EngineHandle, EngineSpec, ExitRecord, Handoff, Records, StopTarget, launch, start_mark,
+};
 use orch_core::{InstanceName, ReplicaId};
 use testkit::{TempHome, wait_for, wait_for_value};
 
@@ -111,7 +113,10 @@ impl Scene {
         StopTarget {
             identity: engine.identity.clone(),
             shim_pid: Some(engine.shim_pid),
-            handoff: self.spec.handoff.clone(),
+            records: Records {
+                handoff: self.spec.handoff.clone(),
+                engine_lock: self.spec.engine_lock.clone(),
+            },
             host: self.spec.host.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine_process::{StopPlan, StopTarget};
+use engine_process::{Records, StopPlan, StopTarget};
 use orch_core::{DesiredState, ExitCode, Failure};
 use tokio::sync::Notify;
 
@@ -119,7 +119,7 @@ impl Supervisor {
         let target = StopTarget {
             identity: engine.identity.clone(),
             shim_pid: engine.shim.as_ref().map(|(pid, _)| *pid),
-            handoff: self.node.home.handoff(&self.instance.config.name, self.replica),
+            records: Records::of(&self.node.home, &self.instance.config.name, self.replica),
             host: self.instance.config.server.host.clone(),
         };
         self.tasks.spawn_blocking("hasten", move || {

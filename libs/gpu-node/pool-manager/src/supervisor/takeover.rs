@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use engine_process::{Handoff, Records};
 use orch_core::{DesiredState, Status, UnixMillis};
 use state_store::RuntimeRow;
 
@@ -171,17 +172,23 @@ impl Supervisor {
 
     /// The shim was killed; its engine serves on and gets a new one.
     pub(super) async fn shim_gone(&mut self) {
-        let Some(engine) = self.engine.clone() else { return };
-        // A shim that ends together with its engine is no news.
-        if engine.identity.check() != engine_process::Ownership::Ours
-            || matches!(self.machine.phase, Phase::Stopping { .. })
-        {
+        if matches!(self.machine.phase, Phase::Stopping { .. }) {
             return;
         }
-        let handoff = engine_process::Handoff::read(&self.node.home.handoff(self.name(), self.replica)).ok();
-        let live = LiveEngine { identity: engine.identity.clone(), handoff, recorded: true };
+        let Some(identity) = self.engine.as_ref().map(|engine| engine.identity.clone()) else { return };
         let (instance, replica) = (self.instance.clone(), self.replica);
-        let shim = self.with_node(move |node| operate::adopt(node, &instance, replica, &live)).await;
+        let adopted = self.with_node(move |node| {
+            let records = Records::of(&node.home, &instance.config.name, replica);
+            let ownership = identity.check_by(&records);
+            let handoff = Handoff::read(&records.handoff).ok();
+            // A shim that ends together with its engine is no news.
+            let Some(live) = LiveEngine::owned(identity, ownership, handoff, true) else { return Ok(None) };
+            operate::adopt(node, &instance, replica, &live).map(Some)
+        });
+        let shim = match adopted.await {
+            Some(None) => return,
+            adopted => adopted.flatten(),
+        };
         let Some(engine) = &mut self.engine else { return };
         engine.watch(shim);
         self.shim_exit = engine.shim.clone().map(exit_of);

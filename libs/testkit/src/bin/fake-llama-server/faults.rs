@@ -74,6 +74,9 @@ const KNOBS: &[Knob] = &[
     number("FAKE_CHILDREN", "starts so many children, which live until they are killed"),
     number("FAKE_CHILDREN_NEW_SESSION", "they leave session and process group"),
     number("FAKE_CHILDREN_DEAF", "they are deaf to SIGTERM"),
+    // Processes that cannot be looked at or signalled; Linux only.
+    number("FAKE_HIDDEN", "nobody but an administrator may look at it"),
+    number("FAKE_USER", "it becomes the user of this number when it is ready; needs root"),
     // What kind of engine.
     text("FAKE_VERSION", "what --version says"),
     text("FAKE_DEVICES", "what --list-devices lists, separated by ';'"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::children;
+use crate::disguise;
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::logs::{flood, log, tick};
@@ -22,6 +23,7 @@ pub(crate) fn run(options: Options, faults: Faults) -> ExitCode {
         log("cmd_router_to_child: EOF on stdin, exiting");
         return ExitCode::FAILURE;
     }
+    disguise::hide(&faults);
     let may_crash = note_start(&options, &faults);
     // Before any thread, and before SIGTERM is blocked: children would inherit that.
     let children = children::spawn(&faults).expect("a running program can start itself");
@@ -122,6 +124,7 @@ fn load(engine: &Engine) {
         std::process::exit(1);
     }
     end_if_asked(engine, "loaded");
+    disguise::change_user(&engine.faults());
     engine.become_ready();
     log("srv  llama_server: model loaded");
 }

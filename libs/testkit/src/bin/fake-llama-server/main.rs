@@ -12,6 +12,7 @@ mod answers;
 mod children;
 mod connection;
 mod control;
+mod disguise;
 mod engine;
 mod faults;
 mod flags;
