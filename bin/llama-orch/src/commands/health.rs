@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 use instance_config::LoadedInstance;
 use orch_core::{DesiredState, ExitCode, Failure, Health, HomeLayout, Status};
 use orch_runtime::reachable_host;
-use pool_manager::Prober;
 use pool_manager::lifecycle::ProbeOutcome;
 use pool_manager::view::{InstanceView, Slots};
+use pool_manager::{Prober, running_key};
 use serde::Serialize;
 
 use crate::arguments::HealthArguments;
@@ -84,7 +84,7 @@ async fn judge(row: InstanceView, instance: &LoadedInstance, home: &HomeLayout) 
         let prober = Prober {
             host: reachable_host(&row.host).to_owned(),
             port: row.port,
-            api_key: instance_config::api_key(&instance.config, home),
+            api_key: running_key(home, &instance.config, row.pid),
             check: check.clone(),
             home: home.root().to_path_buf(),
         };

@@ -78,6 +78,8 @@ fn an_engine_with_a_key_is_asked_with_it_and_one_that_hangs_holds_up_nobody() {
     let rows = run.expect_exit(0).json();
     assert_eq!(row(&rows, "locked")["slots"]["idle"], 1, "{rows}");
     assert!(!run.stdout.contains("open-sesame"));
+    home.llama_orch(&["config", "set", "locked", "env.LLAMA_API_KEY=another"]).expect_exit(0);
+    assert_eq!(row(&stats(&home), "locked")["slots"]["idle"], 1, "its next start has the new key");
     assert!(row(&rows, "hung")["rss_bytes"].is_number(), "{rows}");
 }
 

@@ -32,6 +32,7 @@ mod traffic;
 pub mod view;
 
 pub use actual::{Actual, LiveEngine, observe, row_identity};
+pub use engine::running_key;
 pub use manager::PoolManager;
 pub use node::{EngineResolver, Node};
 pub use plan::{StartPlan, preview_start};

@@ -15,6 +15,7 @@ use super::InstanceStats;
 use super::gpu_memory::GpuMemory;
 use super::rates::{Rates, Reading, slots_between};
 use super::reading::WorkReading;
+use crate::engine::running_key;
 use crate::view::{InstanceView, Slots};
 
 /// A busy engine answers between two steps of its work; one that takes longer tells nothing this time.
@@ -48,7 +49,7 @@ pub fn targets(catalog: &Catalog, views: Vec<InstanceView>, home: &HomeLayout) -
         let known = catalog.instances.iter().find(|it| it.config.name.as_str() == view.name);
         let config = known.map(|instance| &instance.config);
         StatsTarget {
-            api_key: config.and_then(|config| instance_config::api_key(config, home)),
+            api_key: config.and_then(|config| running_key(home, config, view.pid)),
             // Of an instance whose config is unknown nothing is asked that could wake it.
             may_sleep: config.is_none_or(instance_config::may_sleep),
             uses_gpu: config.is_some_and(|config| config.gpu.backend != Backend::Cpu),
