@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     let path = FOLDER.path().join("fuzzed-r0.json");
     std::fs::write(&path, bytes).expect("the file is ours");
     if let Ok(handoff) = Handoff::read(&path) {
-        let _ = (handoff.identity(), handoff.port());
+        let _ = (handoff.identity(), handoff.host(), handoff.port());
     }
     let scanned = scan_handoffs(FOLDER.path());
     assert!(scanned.iter().flatten().any(|handoff| handoff.pool_id.as_str() == "good"));
