@@ -88,6 +88,32 @@ fn what_is_left_can_be_removed_while_it_runs_when_that_is_forced() {
 }
 
 #[test]
+fn an_engine_without_a_usable_config_is_listed_while_it_runs_and_stopped_with_all_others() {
+    for with_daemon in [false, true] {
+        for how in [Harm::Broken, Harm::Removed] {
+            let home = Home::fake();
+            home.instance("a", &json!({}));
+            if with_daemon {
+                home.start_daemon();
+            }
+            home.ok(&["up", "a"]);
+            let pid = home.engine_pid("a");
+            harm(&home, how);
+            let rows = home.json(&["ps", "--json"]);
+            assert_eq!(
+                (pid_of(&rows[0]["pid"]), &rows[0]["status"]),
+                (pid, &json!("running")),
+                "{how:?}: {rows}"
+            );
+            home.ok(&["down", "--all"]);
+            assert!(!is_alive(pid), "{how:?}");
+            assert_eq!(home.json(&["ps", "--json"]), json!([]), "{how:?}");
+            home.ok(&["down", "--all"]);
+        }
+    }
+}
+
+#[test]
 fn an_engine_that_loses_its_config_under_a_living_daemon_is_told_once_and_serves_on() {
     let home = Home::fake();
     home.instance("a", &json!({}));

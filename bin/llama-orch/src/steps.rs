@@ -42,7 +42,7 @@ pub(crate) fn carry_out(context: &Context, doing: &str, chosen: &[Chosen], step:
         }
         drop(sender);
         for (index, result) in outcomes {
-            let told = spinner.pause(|| tell(context, &chosen[index].name, &result));
+            let told = spinner.pause(|| tell(context, chosen, index, &result));
             closed = closed.take().or(told.err());
             results[index] = Some(result);
         }
@@ -69,13 +69,29 @@ fn headline(doing: &str, chosen: &[Chosen]) -> String {
     format!("{doing} {}", names.join(", "))
 }
 
-fn tell(context: &Context, name: &str, result: &Result<String, Failure>) -> CommandResult {
+fn tell(
+    context: &Context,
+    chosen: &[Chosen],
+    index: usize,
+    result: &Result<String, Failure>,
+) -> CommandResult {
+    let name = &chosen[index].name;
     match result {
+        Err(failure) if chosen.len() > 1 && !names(&failure.message, name) => {
+            let message = format!("{name}: {}", failure.message);
+            context.talk.failure(&Failure { message, ..failure.clone() });
+        }
         Err(failure) => context.talk.failure(failure),
         Ok(_) if context.printer.json() => {}
         Ok(words) => context.printer.line(format_args!("{name} {words}"))?,
     }
     Ok(())
+}
+
+/// Whether a message tells by itself which of several instances it is about.
+fn names(message: &str, name: &str) -> bool {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
+    message.split(|char| !is_part(char)).any(|word| word == name)
 }
 
 fn outcome_json(name: &str, result: Option<&Result<String, Failure>>) -> Value {

@@ -65,6 +65,10 @@ impl Chosen {
         Self { target: Ok(Target { name: name.clone(), instance: None, remnant: false }), name }
     }
 
+    fn left(name: String) -> Self {
+        Self { target: Ok(Target { name: name.clone(), instance: None, remnant: true }), name }
+    }
+
     fn local(instance: &LoadedInstance) -> Self {
         let name = instance.config.name.to_string();
         let target = Target { name: name.clone(), instance: Some(instance.clone()), remnant: false };
@@ -153,7 +157,7 @@ pub(crate) fn reach_remnant(context: &Context, choice: &mut Chosen) -> Result<()
     }
     let Ok(name) = InstanceName::new(&choice.name) else { return Ok(()) };
     if remnant(context.home()?, context.reader()?.as_ref(), &name)?.is_some() {
-        choice.target = Ok(Target { name: choice.name.clone(), instance: None, remnant: true });
+        choice.target = Chosen::left(choice.name.clone()).target;
     }
     Ok(())
 }
@@ -166,6 +170,17 @@ pub(crate) fn warn_of_denied(context: &Context, plane: &Plane, target: &Target) 
         context.talk.warning(&line);
     }
     Ok(())
+}
+
+/// Engines of this home that run although their config is gone or cannot be read: `--all` means them too.
+pub(crate) fn running_remnants(context: &Context, plane: &Plane) -> Result<Vec<Chosen>, Failure> {
+    if matches!(plane, Plane::Remote(_)) {
+        return Ok(Vec::new());
+    }
+    let catalog = context.catalog()?;
+    let rows = context.look(|viewer| viewer.remnants(&catalog))?;
+    let running = rows.into_iter().filter(|row| row.status.has_process());
+    Ok(running.map(|row| Chosen::left(row.name)).collect())
 }
 
 /// Configs that cannot be used are told, and stop nothing.

@@ -112,9 +112,7 @@ pub fn find_engine(
 
 /// Opens a home for work: makes its folders and database where they are missing.
 pub fn open_node(home: &HomeLayout) -> Result<Node, Failure> {
-    instance_config::home::create(home).map_err(|error| {
-        Failure::new(ExitCode::General, format!("cannot make {}: {error}", home.root().display()))
-    })?;
+    instance_config::home::create(home).map_err(|error| not_made(home, &error))?;
     let shim_executable = engine_process::default_shim_executable().map_err(|error| {
         Failure::new(ExitCode::StartFailed, format!("cannot find this program's own file: {error}"))
     })?;
@@ -125,6 +123,14 @@ pub fn open_node(home: &HomeLayout) -> Result<Node, Failure> {
         shim_executable,
         parent_environment: std::env::vars().collect(),
     })
+}
+
+fn not_made(home: &HomeLayout, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+        _ => ExitCode::General,
+    };
+    Failure::new(exit, format!("cannot make {}: {error}", home.root().display()))
 }
 
 /// Opens the state of a home for writing: makes it where there is none, and migrates the older tool's.
@@ -201,4 +207,17 @@ pub fn report(result: Result<(), Failure>) -> std::process::ExitCode {
         eprintln!("hint: {hint}");
     }
     std::process::ExitCode::from(failure.exit.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_of_somebody_else_is_a_matter_of_permission() {
+        let home = HomeLayout::new("/srv/theirs");
+        let code = |kind: std::io::ErrorKind| not_made(&home, &kind.into()).exit;
+        assert_eq!(code(std::io::ErrorKind::PermissionDenied), ExitCode::PermissionDenied);
+        assert_eq!(code(std::io::ErrorKind::NotADirectory), ExitCode::General);
+    }
 }

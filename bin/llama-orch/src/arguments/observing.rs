@@ -10,7 +10,7 @@ use crate::words::{Since, parse_duration};
 
 #[derive(Debug, Args)]
 pub struct PsArguments {
-    /// Also those whose config cannot be used
+    /// Also those whose config cannot be used and of which nothing runs
     #[arg(short, long)]
     pub all: bool,
     /// Show it again each second

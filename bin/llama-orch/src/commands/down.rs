@@ -13,7 +13,9 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::runtime::block_on;
 use crate::steps::carry_out;
-use crate::targets::{Chosen, Plane, Target, choose, is_sweeping, reach_remnant, warn_of_denied};
+use crate::targets::{
+    Chosen, Plane, Target, choose, is_sweeping, reach_remnant, running_remnants, warn_of_denied,
+};
 
 /// Requests in flight may take so long to finish.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -23,6 +25,9 @@ pub(super) fn run(context: &Context, arguments: &DownArguments) -> CommandResult
     let mut chosen = choose(context, &plane, &arguments.selection, is_down)?;
     for choice in &mut chosen {
         reach_remnant(context, choice)?;
+    }
+    if arguments.selection.all {
+        chosen.extend(running_remnants(context, &plane)?);
     }
     let sweeping = is_sweeping(&arguments.selection);
     carry_out(context, "stopping", &chosen, &|target: &Target| {

@@ -17,6 +17,11 @@ pub(super) fn run(context: &Context, arguments: &PsArguments) -> CommandResult {
         if arguments.all {
             let broken = std::mem::take(&mut seen.broken);
             seen.rows.extend(unclaimed_rows(context, &broken)?);
+        } else {
+            // An engine that runs is shown, whatever became of its config. The rows above count more than these:
+            // a state that cannot be read is told with them.
+            let left = left_rows(context).unwrap_or_default();
+            seen.rows.extend(left.into_iter().filter(|row| row.status.has_process()));
         }
         if arguments.watch && context.printer.json() {
             return Ok(context.printer.record(&seen.rows)?);
@@ -48,8 +53,7 @@ fn unclaimed_rows(context: &Context, broken: &[BrokenInstance]) -> Result<Vec<In
         return Ok(Vec::new());
     }
     let node_id = context.node_id()?;
-    let catalog = context.catalog()?;
-    let mut left = context.look(|viewer| viewer.remnants(&catalog))?;
+    let mut left = left_rows(context)?;
     let mut rows = Vec::new();
     for fault in broken.iter().map(|broken| broken_row(broken, &node_id)) {
         rows.push(match left.iter().position(|row| row.name == fault.name) {
@@ -59,4 +63,13 @@ fn unclaimed_rows(context: &Context, broken: &[BrokenInstance]) -> Result<Vec<In
     }
     rows.append(&mut left);
     Ok(rows)
+}
+
+/// What is left of instances of this home whose config is gone or cannot be used.
+fn left_rows(context: &Context) -> Result<Vec<InstanceView>, Failure> {
+    if context.remote()?.is_some() {
+        return Ok(Vec::new());
+    }
+    let catalog = context.catalog()?;
+    context.look(|viewer| viewer.remnants(&catalog))
 }

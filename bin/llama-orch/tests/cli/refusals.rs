@@ -114,6 +114,23 @@ fn a_port_that_somebody_holds_is_told_with_his_name_and_nothing_is_started() {
 }
 
 #[test]
+fn of_several_instances_an_error_names_the_one_it_is_about() {
+    let home = home_with_engine();
+    add_instance(&home, "good", &[]);
+    let model = home.tiny_model();
+    for name in ["lost", "gone"] {
+        let config = json!({"name": name, "model": {"path": model}, "binary": {"version": "b1"}});
+        home.write_instance(name, &config);
+    }
+    let run = home.llama_orch(&["up", "good", "lost", "gone", "nobody"]);
+    run.expect_exit(code(ExitCode::EngineNotFound));
+    for error in ["error: lost: ", "error: gone: ", "error: there is no instance \"nobody\""] {
+        assert!(run.stderr.contains(error), "{error}: {run}");
+    }
+    home.llama_orch(&["down", "good"]).expect_exit(0);
+}
+
+#[test]
 fn a_model_that_is_missing_or_no_model_is_refused() {
     let home = home_with_engine();
     home.write_instance("missing", &json!({"name": "missing", "model": {"path": "/nowhere/m.gguf"}}));
