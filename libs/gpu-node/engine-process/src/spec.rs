@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use orch_core::{InstanceName, MASK, ReplicaId, redact_args, redact_env_value};
+use orch_core::{InstanceName, MASK, ReplicaId, is_secret_name, redact_args, redact_env_value};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::ProcessIdentity;
@@ -46,6 +46,22 @@ pub struct EngineSpec {
 impl EngineSpec {
     pub fn log_files(&self) -> LogFiles {
         LogFiles { stdout: self.stdout_log.clone(), stderr: self.stderr_log.clone() }
+    }
+
+    /// What the engine may not be quoted with, should it say it: keys and tokens, each of a list by itself.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let shown = redact_args(&self.args);
+        let hidden = self.args.iter().zip(&shown).filter(|(arg, shown)| arg != shown);
+        let in_args =
+            hidden.map(|(arg, shown)| arg.strip_prefix(shown.trim_end_matches(MASK)).unwrap_or(arg));
+        let in_env =
+            self.env.iter().filter(|(name, _)| is_secret_name(name)).map(|(_, value)| value.as_str());
+        let lists = in_args.chain(in_env).chain(self.api_key.as_deref());
+        let mut secrets: Vec<String> =
+            lists.flat_map(|list| list.split(',')).map(|secret| secret.trim().to_owned()).collect();
+        // One may begin like another: of the longer one nothing may be left.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 }
 

@@ -295,3 +295,18 @@ async fn an_exit_is_learnt_of_at_once() {
     let reused = StartMark("another boot:1".into());
     tokio::time::timeout(LIMIT, wait_for_exit(std::process::id(), &reused)).await.unwrap();
 }
+
+#[test]
+fn an_engine_that_says_its_keys_is_not_quoted_with_them() {
+    let mut scene = Scene::fake(&[
+        ("FAKE_EXIT_AT", "loaded"),
+        ("FAKE_LAST_WORDS", "error: refused sk-first, sk-second and sk-third"),
+    ]);
+    scene.spec.args.extend(["--api-key".to_owned(), "sk-first,sk-second".to_owned()]);
+    scene.spec.env.push(("LLAMA_API_KEY".into(), "sk-third".into()));
+    let engine = scene.launch();
+    let words = scene.exit_record(&engine).last_stderr.join("\n");
+    assert!(words.contains("error: refused ********, ******** and ********"), "{words}");
+    let written = std::fs::read_to_string(&scene.spec.exit_record).unwrap();
+    assert!(!["sk-first", "sk-second", "sk-third"].iter().any(|key| written.contains(key)), "{written}");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orch_core::redact_text;
 use orch_runtime::{ProbeError, ProbeResponse, probe_post};
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ pub(crate) async fn complete_once(prober: &Prober, prompt: &str, limit: Duration
         answer
     };
     match tokio::time::timeout(limit, both).await {
-        Ok(Ok(answer)) => judge(&answer),
+        Ok(Ok(answer)) => judge(&answer, prober.api_key.as_slice()),
         Ok(Err(ProbeError::Timeout)) | Err(_) => Completion::Silent,
         Ok(Err(ProbeError::Refused)) => Completion::Refused,
         Ok(Err(error)) => Completion::Failed(error.to_string()),
@@ -52,12 +53,13 @@ async fn ask(
     probe_post(&prober.host, prober.port, path, key, body.to_string(), limit).await
 }
 
-fn judge(answer: &ProbeResponse) -> Completion {
+fn judge(answer: &ProbeResponse, secrets: &[String]) -> Completion {
     // An answer longer than what is read of it is no error, but no whole document either.
     let document = serde_json::from_slice::<Value>(&answer.body).ok();
     let said = document.as_ref().and_then(|document| document["error"]["message"].as_str());
-    let words =
-        said.map_or(String::new(), |said| format!(": {}", said.chars().take(200).collect::<String>()));
+    let words = said
+        .map(|said| redact_text(said, secrets))
+        .map_or(String::new(), |said| format!(": {}", said.chars().take(200).collect::<String>()));
     match answer.status {
         200 if answer.body.starts_with(b"{") && said.is_none() => Completion::Done,
         200 => Completion::Failed(format!("a 200 that is no completion{words}")),
@@ -71,12 +73,15 @@ mod tests {
     use super::*;
 
     fn judged(status: u16, body: &'static str) -> Completion {
-        judge(&ProbeResponse {
-            status,
-            body: body.into(),
-            peer: ([127, 0, 0, 1], 1).into(),
-            elapsed: Duration::ZERO,
-        })
+        judge(
+            &ProbeResponse {
+                status,
+                body: body.into(),
+                peer: ([127, 0, 0, 1], 1).into(),
+                elapsed: Duration::ZERO,
+            },
+            &["sk-12345".to_owned()],
+        )
     }
 
     #[test]
@@ -95,5 +100,7 @@ mod tests {
     fn what_the_engine_says_of_its_error_is_told() {
         let failed = judged(500, "{\"error\":{\"message\":\"decode failed\"}}");
         assert_eq!(failed, Completion::Failed("HTTP 500: decode failed".to_owned()));
+        let echoed = judged(401, "{\"error\":{\"message\":\"bad key sk-12345\"}}");
+        assert_eq!(echoed, Completion::Declined("HTTP 401: bad key ********".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use engine_process::{ToolCommand, ToolError, ToolOutput};
 use instance_config::{HealthCheck, HealthCheckType};
-use orch_core::ByteCount;
+use orch_core::{ByteCount, redact_text};
 use orch_runtime::{ProbeError, probe_get};
 
 use crate::lifecycle::ProbeOutcome;
@@ -36,6 +36,12 @@ impl Prober {
             HealthCheckType::Http => self.probe_http().await,
             HealthCheckType::Tcp => self.probe_tcp().await,
             HealthCheckType::Custom => self.probe_script().await,
+        };
+        let outcome = match outcome {
+            ProbeOutcome::Failed { reason } => {
+                ProbeOutcome::Failed { reason: redact_text(&reason, self.api_key.as_slice()) }
+            }
+            other => other,
         };
         ProbeReport { outcome, response_time: begun.elapsed() }
     }

@@ -1,6 +1,6 @@
 //! How an engine ended, and its last words.
 
-use orch_core::{UnixMillis, redact_args};
+use orch_core::{UnixMillis, redact_args, redact_text};
 
 use super::keeper::Places;
 use crate::exit_record::ExitRecord;
@@ -51,7 +51,8 @@ pub(super) fn write_record(
 fn last_lines(places: &Places, began_at: UnixMillis) -> Vec<String> {
     let lines =
         tail(&places.log_files, StreamSelection::Stderr, LAST_LINES, Some(began_at)).unwrap_or_default();
-    lines.iter().map(|line| as_shown(&line.text)).collect()
+    // Before a line is cut, which could leave half a secret.
+    lines.iter().map(|line| as_shown(&redact_text(&line.text, &places.secrets))).collect()
 }
 
 /// An engine that refuses an argument repeats it, and what it says here goes into events and listings.

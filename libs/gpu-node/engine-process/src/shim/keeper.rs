@@ -27,6 +27,8 @@ pub(super) struct Places {
     pub handoff: std::path::PathBuf,
     pub exit_record: std::path::PathBuf,
     pub engine_lock: std::path::PathBuf,
+    /// Not to be written down with the engine's last words.
+    pub secrets: Vec<String>,
 }
 
 pub(super) struct Keeper {
@@ -56,6 +58,7 @@ impl Keeper {
             handoff: spec.handoff.clone(),
             exit_record: spec.exit_record.clone(),
             engine_lock: spec.engine_lock.clone(),
+            secrets: spec.secrets(),
         };
         let identity = engine.identity().clone();
         let known_ready = Handoff::read(&spec.handoff).is_ok_and(|handoff| {
