@@ -257,19 +257,29 @@ fn settle(home: &Home, ports: &BTreeMap<&str, u16>, wishes: &mut Wishes) {
     wait_until_as_wanted(home);
     home.ok(&["down", "--all", "--force"]);
     home.ok(&["daemon", "stop"]);
-    wait_for("nothing to be left", SETTLED, || processes_in(home.path()).is_empty());
+    wait_until_empty("what is left", || {
+        let left = processes_in(home.path());
+        if left.is_empty() { String::new() } else { format!("{left:?}") }
+    });
     assert!(ports.values().all(|port| support::processes::is_port_free(*port)));
     assert_intact(home.path());
 }
 
 fn wait_until_as_wanted(home: &Home) {
-    let mut last = String::new();
-    // What was last told is what a wait in vain was for.
-    wait_for("each to be as it is wanted", SETTLED, || {
+    wait_until_empty("what is not as it is wanted", || {
         let rows = home.json(&["ps", "--all", "--json"]);
-        let found = differences(home, rows.as_array().unwrap());
+        differences(home, rows.as_array().unwrap())
+    });
+}
+
+/// Tells what it sees whenever that changes: a wait in vain ends with the reason.
+#[track_caller]
+fn wait_until_empty(what: &str, look: impl Fn() -> String) {
+    let mut last = String::new();
+    wait_for(&format!("the end of {what}"), SETTLED, || {
+        let found = look();
         if found != last {
-            eprintln!("{found}");
+            eprintln!("{what}: {found}");
             last.clone_from(&found);
         }
         found.is_empty()

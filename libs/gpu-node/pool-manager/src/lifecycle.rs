@@ -349,14 +349,12 @@ impl Lifecycle {
                 effects.extend(force.then_some(Effect::Hasten));
                 effects
             }
+            // A command that began before this loop may have started an engine it has not heard of: only a look under
+            // the instance's lock tells that nothing is there to stop.
             Phase::Stopped | Phase::BackingOff { .. } | Phase::GaveUp | Phase::Failed => {
-                self.phase = Phase::Stopped;
+                self.phase = Phase::Stopping { then: AfterStop::Rest };
                 self.health = Health::Unknown;
-                vec![
-                    Effect::RecordDesired { desired: DesiredState::Stopped },
-                    Effect::RecordStopped,
-                    Effect::Settle { outcome: Outcome::Stopped },
-                ]
+                vec![Effect::RecordDesired { desired: DesiredState::Stopped }, Effect::Terminate { force }]
             }
         }
     }

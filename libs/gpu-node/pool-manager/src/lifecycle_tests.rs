@@ -177,9 +177,25 @@ fn the_restart_counter_begins_anew_once_and_says_so() {
 fn down_cancels_a_waiting_restart() {
     let mut story = Story::new();
     story.running().crash().then(Event::Down { force: false });
+    story.after(1000).then(Event::Tick);
+    assert!(story.effects.is_empty());
+    story.then(Event::Terminated { result: Ok(()) });
     assert_eq!(story.machine.status(), Status::Stopped);
     story.after(1000).then(Event::Tick);
     assert!(story.effects.is_empty());
+}
+
+#[test]
+fn down_looks_for_an_engine_even_where_none_is_known_of() {
+    for crashed in [false, true] {
+        let mut story = Story::new();
+        if crashed {
+            story.running().crash();
+        }
+        story.then(Event::Down { force: true });
+        let wish = Effect::RecordDesired { desired: DesiredState::Stopped };
+        assert_eq!(story.effects, [wish, Effect::Terminate { force: true }]);
+    }
 }
 
 #[test]
@@ -378,7 +394,7 @@ fn is_possible(phase: &Phase, event: &Event) -> bool {
 
 proptest! {
     #[test]
-    fn a_process_is_launched_only_when_none_exists_and_terminated_only_when_one_does(
+    fn a_process_is_launched_only_when_none_exists_and_terminated_only_when_one_does_or_somebody_asks(
         events in prop::collection::vec((any_event(), 0u64..400), 1..200),
     ) {
         let mut machine = Lifecycle::new(policy(), DesiredState::Stopped, 0);
@@ -396,10 +412,11 @@ proptest! {
                 _ => {}
             }
             let was_stopping = matches!(machine.phase, Phase::Stopping { .. });
+            let asked = matches!(event, Event::Down { .. });
             for effect in machine.step(event, now, 0.5) {
                 match effect {
                     Effect::Launch { .. } => prop_assert!(!alive, "launched over a living process"),
-                    Effect::Terminate { .. } => prop_assert!(alive && !was_stopping),
+                    Effect::Terminate { .. } => prop_assert!((alive || asked) && !was_stopping),
                     _ => {}
                 }
             }

@@ -16,7 +16,6 @@ use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId, UnixMi
 use orch_runtime::Tasks;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::actual::{Actual, observe};
 use crate::board::Board;
 use crate::changes;
 use crate::engine::{Engine, Examination};
@@ -316,7 +315,7 @@ impl Supervisor {
 
     async fn command_down(&mut self, force: bool, drain: Duration, answer: Answer) {
         let resting = matches!(self.machine.phase, Phase::Stopped);
-        if resting && self.machine.desired == DesiredState::Stopped {
+        if resting && self.machine.desired == DesiredState::Stopped && self.unknown_engine().await.is_none() {
             let failure = Failure::new(ExitCode::NotRunning, format!("{} is not running", self.name()));
             let _ = answer.send(Err(failure));
             return;
@@ -340,8 +339,10 @@ impl Supervisor {
             JobDone::Launched(Err(failure)) => self.launch_failed(failure).await,
             JobDone::Terminated(result) => {
                 self.hurry = None;
-                // A stop that failed of an engine that ended by itself meanwhile has nothing left to stop.
-                let result = if self.engine.is_none() { Ok(()) } else { result };
+                let result = match result {
+                    Err(failure) => self.stop_failed(failure).await,
+                    Ok(()) => Ok(()),
+                };
                 if result.is_ok() {
                     self.forget_engine();
                     if matches!(self.machine.phase, Phase::Stopping { then: AfterStop::Recover }) {
@@ -355,17 +356,10 @@ impl Supervisor {
 
     /// An engine that lives already, though this loop did not know of it, is taken over instead.
     async fn launch_failed(&mut self, failure: Failure) {
-        if matches!(failure.exit, ExitCode::AlreadyRunning | ExitCode::Starting) {
-            let (name, replica) = (self.name().clone(), self.replica);
-            let actual = self
-                .with_node(move |node| {
-                    let row = node.store.runtime(&name, replica)?;
-                    Ok(observe(&node.home, row.as_ref(), &name, replica))
-                })
-                .await;
-            if let Some(Actual::Ours(live)) = actual {
-                return self.take_over(*live).await;
-            }
+        if matches!(failure.exit, ExitCode::AlreadyRunning | ExitCode::Starting)
+            && let Some(live) = self.unknown_engine().await
+        {
+            return self.take_over(live).await;
         }
         self.last_error = Some(failure.message.clone());
         let name = self.name().clone();

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use engine_process::{Handoff, Records};
-use orch_core::{DesiredState, Status, UnixMillis};
+use orch_core::{DesiredState, Failure, Status, UnixMillis};
 use state_store::RuntimeRow;
 
 use super::{Supervisor, exit_of};
 use crate::actual::{Actual, LiveEngine, observe};
 use crate::crash::CrashReport;
 use crate::lifecycle::{Event, Phase};
+use crate::node::Node;
 use crate::operate;
 
 /// After an engine's end its shim cleans up and writes the exit record; nobody waits for it longer than this.
@@ -140,6 +141,38 @@ impl Supervisor {
         }
     }
 
+    /// A living engine of ours that this loop has not heard of: a command that began before it may have started one.
+    pub(super) async fn unknown_engine(&mut self) -> Option<LiveEngine> {
+        let (name, replica) = (self.name().clone(), self.replica);
+        let look = move |node: &Node| {
+            let row = node.store.runtime(&name, replica)?;
+            Ok(observe(&node.home, row.as_ref(), &name, replica))
+        };
+        match self.with_node(look).await {
+            Some(Actual::Ours(live)) => Some(*live),
+            _ => None,
+        }
+    }
+
+    /// A stop that failed of an engine that ended by itself meanwhile has nothing left to stop. One that this loop
+    /// had not heard of is watched from here on.
+    pub(super) async fn stop_failed(&mut self, failure: Failure) -> Result<(), Failure> {
+        if self.engine.is_none() {
+            let Some(live) = self.unknown_engine().await else { return Ok(()) };
+            self.care_for(live.identity, live.handoff.map(|file| file.shim_pid)).await;
+        }
+        Err(failure)
+    }
+
+    /// A command that began before this loop may have written another wish, and ended the engine by it.
+    async fn hear_of_down(&mut self) {
+        let name = self.name().clone();
+        let written = self.with_node(move |node| Ok(node.store.desired(&name)?)).await.flatten();
+        if written == Some(DesiredState::Stopped) {
+            self.machine.desired = DesiredState::Stopped;
+        }
+    }
+
     /// The engine is gone. Its shim finishes first: it ends what is left of the tree, writes the exit record and
     /// frees the engine's lock.
     pub(super) async fn engine_gone(&mut self) {
@@ -152,9 +185,12 @@ impl Supervisor {
         if matches!(self.machine.phase, Phase::Stopping { .. }) {
             return;
         }
+        self.hear_of_down().await;
         let record = self.node.home.exit_record(self.name(), self.replica);
         let report = CrashReport::of(&record, engine.identity.pid, Duration::ZERO);
-        self.crashed(&report).await;
+        if self.machine.desired != DesiredState::Stopped {
+            self.crashed(&report).await;
+        }
         self.step(Event::Exited { reason: report.reason }).await;
     }
 
