@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(path, bytes).expect("the file is ours");
     match load_file(path) {
         Ok(instance) => {
-            let _ = (instance.effective(), instance.shown_document(), config_hash(&instance.config));
+            let _ = (instance.effective(), instance.config.shown(), config_hash(&instance.config));
             let mut changed = instance.clone();
             if changed.set("tags", "a,b").is_ok() {
                 assert_eq!(changed.config.tags.len(), 2);

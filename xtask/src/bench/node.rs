@@ -21,7 +21,7 @@ const MANY: usize = 64;
 const PROBED: usize = 100;
 /// New processes for each `ps` that is measured, in each row.
 const PS_RUNS: usize = 20;
-const DAEMON_STOPS: usize = 5;
+const DAEMON_STOPS: usize = 20;
 /// How long its processor time is counted: the kernel counts in hundredths of a second.
 const PROBING: Duration = Duration::from_secs(5);
 /// How long a daemon is left alone before its memory counts as idle: the first probes are over.

@@ -22,7 +22,7 @@ mod up;
 
 pub(crate) use events::find as find_instance;
 
-use crate::arguments::{Command, EngineAction};
+use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction};
 use crate::context::Context;
 use crate::dashboard;
 use crate::ending::CommandResult;
@@ -63,6 +63,8 @@ fn takes_long(command: &Command) -> bool {
     match command {
         Command::Up(arguments) => !arguments.no_detach,
         Command::Engine { action } => matches!(action, EngineAction::Install(_)),
+        Command::Config { action } => matches!(action, ConfigAction::Migrate { .. }),
+        Command::Daemon { action } => matches!(action, DaemonAction::Install(_) | DaemonAction::Uninstall(_)),
         Command::Quickstart(_)
         | Command::Down(_)
         | Command::Restart(_)

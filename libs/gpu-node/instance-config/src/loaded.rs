@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use orch_core::{ExitCode, Failure, MASK, UnixMillis, is_secret_name, redact_args};
+use orch_core::{ExitCode, Failure, UnixMillis};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -64,21 +64,6 @@ impl LoadedInstance {
             needs_restart: field.reach == Reach::Engine,
         };
         InstanceConfig::values(&shown).map(line).collect()
-    }
-
-    /// The file's own document as people may see it, unknown keys included.
-    pub fn shown_document(&self) -> Value {
-        let mut shown = self.document.0.clone();
-        if let Some(args) = shown.get_mut("args") {
-            *args = json!(redact_args(&self.config.args));
-        }
-        if let Some(env) = shown.get_mut("env").and_then(Value::as_object_mut) {
-            for (_, value) in env.iter_mut().filter(|(name, value)| is_secret_name(name) && !value.is_null())
-            {
-                *value = json!(MASK);
-            }
-        }
-        Value::Object(shown)
     }
 
     /// Changes one field: see [`LoadedInstance::set_all`].

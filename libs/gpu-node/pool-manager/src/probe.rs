@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use engine_process::{ToolCommand, ToolError, ToolOutput};
-use instance_config::{HealthCheck, HealthCheckType};
+use instance_config::{HealthCheck, HealthCheckType, is_inherited};
 use orch_core::{ByteCount, redact_text};
 use orch_runtime::{ProbeError, probe_get};
 
@@ -132,14 +132,16 @@ fn last_line(output: &ToolOutput) -> String {
     last.map_or(String::new(), |line| format!(": {}", line.trim().chars().take(200).collect::<String>()))
 }
 
-/// The script as the system's shell runs it, in the home.
+/// The script as the system's shell runs it, in the home. It is the user's own, but it comes with a config that
+/// somebody else may have written: keys and tokens of the daemon's environment are as little its business as an
+/// engine's.
 fn shell(script: &str, home: &Path) -> ToolCommand {
     let (program, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
     ToolCommand {
         program: program.into(),
         args: vec![flag.into(), script.into()],
-        env: Vec::new(),
-        clear_env: false,
+        env: std::env::vars_os().filter(|(name, _)| is_inherited(&name.to_string_lossy())).collect(),
+        clear_env: true,
         cwd: Some(home.to_path_buf()),
     }
 }

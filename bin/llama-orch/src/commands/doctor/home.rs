@@ -49,14 +49,14 @@ pub(super) fn check(context: &Context) -> Vec<Diagnosis> {
 }
 
 /// Folders that may hold prompts or keys.
-fn private_folders(home: &HomeLayout) -> [std::path::PathBuf; 5] {
+fn private_folders(home: &HomeLayout) -> [std::path::PathBuf; 6] {
     let root = home.root();
-    [home.state(), home.run(), home.logs(), root.join("runs"), root.join("cache")]
+    [root.to_owned(), home.state(), home.run(), home.logs(), root.join("runs"), root.join("cache")]
 }
 
 fn permissions(home: &HomeLayout) -> Vec<Diagnosis> {
     let mut found = Vec::new();
-    let folders = [home.root().to_owned(), home.instances()].into_iter().chain(private_folders(home));
+    let folders = private_folders(home).into_iter().chain([home.instances()]);
     for folder in folders.filter(|folder| folder.is_dir()) {
         if !engine_process::may_write(&folder) {
             let owner = engine_process::owner_of(&folder)
