@@ -181,6 +181,26 @@ fn the_policy_gives_up_once_says_so_once_and_up_begins_anew() {
     }
 }
 
+#[test]
+fn a_start_that_failed_without_a_daemon_is_tried_again_by_the_next_one() {
+    let home = Home::fake();
+    let once = json!({
+        "env": {
+            "FAKE_EXIT_AT": "start", "FAKE_CRASHES": "1", "FAKE_START_LOG": home.scratch().join("starts"),
+        },
+        "restart_policy": {"initial_delay": 0.01},
+    });
+    home.instance("a", &once);
+    home.run(&["up", "a"]).expect_exit(30);
+    assert_eq!(
+        (&home.ps("a")["status"], &home.ps("a")["desired_state"]),
+        (&json!("crashed"), &json!("running"))
+    );
+    home.start_daemon();
+    wait_for("the restart by policy", SOON, || home.ps("a")["status"] == "running");
+    assert_eq!((count(&home, "gave_up"), starts(&home)), (0, 2));
+}
+
 /// Waits for the crash of a start that cannot succeed, and returns its event and what `describe` says.
 fn crash_of(home: &Home) -> (Value, Value) {
     home.start_daemon();

@@ -262,6 +262,11 @@ impl Lifecycle {
         matches!(self.phase, Phase::Running { .. }) && self.health != Health::Error
     }
 
+    /// Whether the policy would start it again after a crash.
+    pub fn has_restarts_left(&self) -> bool {
+        self.policy.restart.is_some() && self.attempts < self.policy.max_retries
+    }
+
     /// When [`Event::Tick`] is next due.
     pub fn next_tick(&self) -> Option<Instant> {
         match self.phase {
@@ -499,7 +504,7 @@ impl Lifecycle {
 
     /// The next automatic restart; `None` when the policy is off or has tried often enough.
     fn plan_retry(&mut self, now: Instant, random: f64) -> Option<Retry> {
-        let backoff = self.policy.restart.filter(|_| self.attempts < self.policy.max_retries)?;
+        let backoff = self.policy.restart.filter(|_| self.has_restarts_left())?;
         let delay = backoff.delay(self.attempts, random);
         self.attempts += 1;
         self.phase = Phase::BackingOff { until: now + delay };

@@ -125,7 +125,15 @@ impl Supervisor {
                 self.step(Event::FoundDead { reason: report.reason }).await;
             }
             _ if wanted != DesiredState::Running => {}
-            Some(RuntimeRow { status: Status::Crashed, .. }) => self.machine.phase = Phase::GaveUp,
+            Some(RuntimeRow { status: Status::Crashed, last_error, .. }) => {
+                if self.machine.has_restarts_left() {
+                    // A command without a daemon saw its engine die: nobody has tried again yet.
+                    let reason = last_error.clone().unwrap_or_else(|| "the engine is gone".to_owned());
+                    self.step(Event::FoundDead { reason }).await;
+                } else {
+                    self.machine.phase = Phase::GaveUp;
+                }
+            }
             // The restart policy was waiting when the last daemon ended: it goes on waiting.
             Some(RuntimeRow { next_restart_at: Some(at), .. }) => {
                 let longest = self.machine.policy.restart.map_or(Duration::ZERO, |restart| restart.max);
