@@ -44,7 +44,21 @@ impl Wine {
         let wine = Self { prefix, programs, _lock: lock };
         // What a run that was killed has left.
         wine.end_all_programs();
+        wine.keep_server()?;
         Ok(wine)
+    }
+
+    /// Wine's own server ends a while after its last client, and resets whoever connects at that moment: it stays
+    /// until the run is over. Its services start with the first program and would hold that one's pipes open, so the
+    /// first program has none.
+    fn keep_server(&self) -> Result<()> {
+        end_server(&self.prefix);
+        for (program, arguments) in [("wineserver", &["--persistent"][..]), ("wine", &["cmd", "/c", "exit"])]
+        {
+            let mut command = command(program, &self.prefix);
+            run_within(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()), BOOT_LIMIT)?;
+        }
+        Ok(())
     }
 
     pub(super) fn programs(&self) -> &Programs {
