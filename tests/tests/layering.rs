@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Protocols, and the control plane's data path.
     ("llm-adapters", &["orch-core", "orch-runtime"]),
     ("gateway", &["orch-core", "orch-runtime", "llm-adapters"]),
+    ("control-store", &["orch-core"]),
     // Programs: they wire everything together. At home the control plane links the node in.
     ("pool-managerd", NODE_ROOMS),
     (
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine-provisioner",
             "llm-adapters",
             "gateway",
+            "control-store",
             "pool-managerd",
         ],
     ),
@@ -74,7 +76,7 @@ const NODE_ROOMS: &[&str] = &[
 /// Outside crates that only these of ours may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
     // The test kit writes databases of the older tool.
-    ("rusqlite", &["state-store", "testkit"]),
+    ("rusqlite", &["control-store", "state-store", "testkit"]),
     ("axum", &["orchestratord", "pool-managerd"]),
     ("clap", &["llama-orch", "orchestratord", "pool-managerd"]),
     ("windows-sys", &["engine-process"]),

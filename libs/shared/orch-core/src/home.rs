@@ -42,6 +42,11 @@ impl HomeLayout {
         self.state().join("state.sqlite")
     }
 
+    /// Keys and records of the control plane.
+    pub fn control_database(&self) -> PathBuf {
+        self.state().join("control.sqlite")
+    }
+
     pub fn locks(&self) -> PathBuf {
         self.state().join("locks")
     }
