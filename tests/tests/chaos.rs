@@ -156,9 +156,13 @@ impl Wishes {
     }
 }
 
+/// It hardly gives up while the test lasts.
+fn policy() -> Value {
+    json!({"initial_delay": 0.05, "max_delay": 0.2, "max_retries": 100})
+}
+
 fn make_instances(home: &Home) -> BTreeMap<&'static str, u16> {
-    // A policy that hardly gives up while the test lasts.
-    let policy = json!({"initial_delay": 0.05, "max_delay": 0.2, "max_retries": 100});
+    let policy = policy();
     let fakes = FAKES.iter().map(|(name, knobs)| {
         let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
         (*name, home.instance(name, &json!({"env": knobs, "restart_policy": policy})))
@@ -246,7 +250,8 @@ fn assert_no_double(home: &Home) {
 /// The last daemon brings everything to where it is wanted, once the engines have no faults any more.
 fn settle(home: &Home, ports: &BTreeMap<&str, u16>, wishes: &mut Wishes) {
     for (name, port) in ports.iter().filter(|(name, _)| **name != REAL) {
-        home.instance(name, &json!({"server": {"port": port}}));
+        // With the same policy: by another one, what crashed so often already could be given up.
+        home.instance(name, &json!({"server": {"port": port}, "restart_policy": policy()}));
     }
     home.start_daemon();
     wait_for("the last commands", SETTLED, || {
