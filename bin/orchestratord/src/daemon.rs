@@ -66,7 +66,7 @@ async fn live(
     let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     let registry = metrics::registry(manager.clone());
-    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), registry);
+    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), registry, None);
 
     let state = ApiState {
         node: Arc::clone(&node),

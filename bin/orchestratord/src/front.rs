@@ -121,7 +121,8 @@ mod tests {
             local: Token::new("local-token-of-this-test").unwrap(),
             loopback: true,
         };
-        let gateway = Gateway::new(TableHandle::default(), Limits::default(), MetricsRegistry::default());
+        let gateway =
+            Gateway::new(TableHandle::default(), Limits::default(), MetricsRegistry::default(), None);
         Front::new(gateway, Router::new().route("/v2/loose", loose), door)
     }
 

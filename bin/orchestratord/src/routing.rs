@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway::{Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
-use orch_core::{InstanceName, ReplicaId, UnixMillis};
+use gateway::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
+use orch_core::{DesiredState, InstanceName, ReplicaId, Status, UnixMillis};
 use pool_manager::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
 
 /// The gateway as the pool manager sees it.
@@ -45,6 +45,7 @@ impl Traffic for GatewayTraffic {
                 name: snapshot.instance.clone(),
                 aliases: snapshot.aliases.clone(),
                 status: snapshot.status,
+                loadable: loadable(snapshot),
                 created_at: snapshot.created_at,
                 replicas: Vec::new(),
             });
@@ -77,5 +78,14 @@ impl Traffic for GatewayTraffic {
         Box::pin(async move {
             let _ = self.table.drain(&self.key(instance, replica), deadline).await;
         })
+    }
+}
+
+/// What a request may hope for while the instance serves nobody.
+fn loadable(snapshot: &ReplicaSnapshot) -> Loadable {
+    match (snapshot.desired, snapshot.status) {
+        (DesiredState::OnDemand, _) => Loadable::OnDemand,
+        (DesiredState::Running, Status::Starting | Status::Running | Status::Stopping) => Loadable::Starting,
+        _ => Loadable::No,
     }
 }

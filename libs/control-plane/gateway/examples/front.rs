@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engines = addresses.collect::<Result<Vec<_>, _>>()?;
     let table = TableHandle::default();
     table.publish(RoutingTable::new(vec![chat(&engines)?]));
-    let gateway = Gateway::new(table, Limits::default(), MetricsRegistry::default());
+    let gateway = Gateway::new(table, Limits::default(), MetricsRegistry::default(), None);
     let service = service_fn(move |request| {
         let gateway = gateway.clone();
         async move { Ok::<_, Infallible>(gateway.handle(request).await) }
@@ -50,6 +50,7 @@ fn chat(engines: &[SocketAddr]) -> Result<RoutedInstance, Box<dyn Error>> {
         name: InstanceName::new("chat")?,
         aliases: Vec::new(),
         status: Status::Running,
+        loadable: gateway::Loadable::No,
         created_at: UnixMillis::now(),
         replicas: replicas.collect(),
     })

@@ -76,7 +76,7 @@ pub(crate) async fn dispatch(
             }
             Err(failed) => {
                 tracing::debug!(
-                    request_id = %flight.request_id, replica = %target.replica.key, ?failed, "no answer"
+                    request_id = %flight.request_id(), replica = %target.replica.key, ?failed, "no answer"
                 );
                 if flight.takes_slot() && !matches!(failed, Failed::Refused) {
                     target.live.signs.broke_off();
@@ -161,7 +161,7 @@ async fn send(
     request: &Outgoing,
     flight: &Flight,
 ) -> Result<(response::Parts, Answer), SendError> {
-    let request_id = flight.request_id.header_value();
+    let request_id = flight.request_id().header_value();
     let head = RequestHead {
         method: &request.method,
         target: request.uri.path_and_query().map_or("/", PathAndQuery::as_str),

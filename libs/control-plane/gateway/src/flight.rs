@@ -2,23 +2,43 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use llm_adapters::{Dialect, Problem, Usage};
+use orch_core::{ErrorCode, UnixMillis};
 use orch_runtime::RequestId;
 use tokio::time::Instant;
 
 use crate::admission::SlotGuard;
+use crate::caller::Caller;
 use crate::live::Target;
 use crate::metrics::{CancelReason, Metrics};
+use crate::record::{Log, Outcome, RequestRecord};
+
+/// What a request is known by when it arrives.
+pub(crate) struct Arrival {
+    pub(crate) request_id: RequestId,
+    pub(crate) dialect: Dialect,
+    /// The engine's path that it asks for.
+    pub(crate) endpoint: String,
+    pub(crate) takes_slot: bool,
+    pub(crate) caller: Caller,
+}
 
 /// What a request carries along. It is settled exactly once; dropped unsettled, its client has gone.
 pub(crate) struct Flight {
-    pub(crate) request_id: RequestId,
-    pub(crate) dialect: Dialect,
+    pub(crate) arrival: Arrival,
+    pub(crate) arrived: Instant,
     metrics: Arc<Metrics>,
-    takes_slot: bool,
-    arrived: Instant,
+    log: Log,
+    at: UnixMillis,
+    /// What the request says of itself, once that is read.
+    model: Option<String>,
+    streamed: bool,
+    body: Option<Bytes>,
     dispatched: Option<Dispatched>,
+    /// Kept when the replica's place is given back.
+    trace: Trace,
     settled: bool,
 }
 
@@ -26,31 +46,63 @@ struct Dispatched {
     target: Arc<Target>,
     _slot: SlotGuard,
     at: Instant,
+}
+
+/// Moments of a request that its record tells.
+#[derive(Default)]
+struct Trace {
+    attempts: u32,
+    first_dispatch: Option<Instant>,
     first_token: Option<Instant>,
 }
 
 impl Flight {
-    pub(crate) fn new(
-        metrics: Arc<Metrics>,
-        request_id: RequestId,
-        dialect: Dialect,
-        takes_slot: bool,
-    ) -> Self {
-        let arrived = Instant::now();
-        Self { request_id, dialect, metrics, takes_slot, arrived, dispatched: None, settled: false }
+    pub(crate) fn new(metrics: Arc<Metrics>, log: Log, arrival: Arrival) -> Self {
+        Self {
+            arrival,
+            arrived: Instant::now(),
+            metrics,
+            // The wall clock is read only where somebody writes it down.
+            at: if log.is_some() { UnixMillis::now() } else { UnixMillis::default() },
+            log,
+            model: None,
+            streamed: false,
+            body: None,
+            dispatched: None,
+            trace: Trace::default(),
+            settled: false,
+        }
     }
 
     pub(crate) fn takes_slot(&self) -> bool {
-        self.takes_slot
+        self.arrival.takes_slot
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.arrival.dialect
+    }
+
+    pub(crate) fn request_id(&self) -> &RequestId {
+        &self.arrival.request_id
+    }
+
+    /// Takes note of what the request's body and head say.
+    pub(crate) fn asks_for(&mut self, model: Option<&str>, streamed: bool, body: &Bytes) {
+        let Some(log) = &self.log else { return };
+        self.model = model.map(str::to_owned);
+        self.streamed = streamed;
+        self.body = log.captures_bodies().then(|| body.clone());
     }
 
     /// The request is handed to a replica; an earlier replica's place is given back.
     pub(crate) fn dispatch(&mut self, target: &Arc<Target>, slot: SlotGuard) {
         let at = Instant::now();
-        if self.dispatched.is_none() && self.takes_slot {
+        if self.dispatched.is_none() && self.takes_slot() {
             self.metrics.of(target).started.inc();
         }
-        self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at, first_token: None });
+        self.trace.attempts = self.trace.attempts.saturating_add(1);
+        self.trace.first_dispatch.get_or_insert(at);
+        self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at });
     }
 
     /// The request's bytes go out now; `ready` is when the last byte of it had come in.
@@ -60,10 +112,10 @@ impl Flight {
 
     /// A piece of a streamed answer goes to the client.
     pub(crate) fn token(&mut self) {
-        let Some(dispatched) = &mut self.dispatched else { return };
-        if dispatched.first_token.is_none() {
+        let Some(dispatched) = &self.dispatched else { return };
+        if self.trace.first_token.is_none() {
             let now = Instant::now();
-            dispatched.first_token = Some(now);
+            self.trace.first_token = Some(now);
             let waited = now - dispatched.at;
             self.metrics.of(&dispatched.target).first_token.observe(waited.as_secs_f64() * 1e3);
         }
@@ -74,22 +126,24 @@ impl Flight {
         if !self.settle() {
             return;
         }
-        let Some(Dispatched { target, first_token, .. }) = self.dispatched.take() else { return };
-        if self.takes_slot {
-            let metrics = self.metrics.of(&target);
+        let Some(Dispatched { target, .. }) = &self.dispatched else { return };
+        if self.takes_slot() {
+            let metrics = self.metrics.of(target);
             metrics.count_tokens(usage);
-            let measured = first_token.map(|first| first.elapsed().as_secs_f64() * 1e3);
+            let measured = self.trace.first_token.map(|first| first.elapsed().as_secs_f64() * 1e3);
             if let Some(decode_ms) = usage.decode_ms.or(measured) {
                 metrics.decode.observe(decode_ms);
             }
         }
         tracing::debug!(
-            request_id = %self.request_id,
+            request_id = %self.request_id(),
             replica = %target.replica.key,
             status = status.as_u16(),
             duration_ms = self.arrived.elapsed().as_millis(),
             "request done"
         );
+        self.write_down(Outcome::Done, status.as_u16(), None, usage);
+        self.dispatched = None;
     }
 
     /// No answer began: the client gets this problem instead.
@@ -97,23 +151,26 @@ impl Flight {
         if !self.settle() {
             return;
         }
-        self.dispatched = None;
         self.metrics.rejected(problem.code);
         tracing::info!(
-            request_id = %self.request_id,
+            request_id = %self.request_id(),
             code = problem.code.label(),
             duration_ms = self.arrived.elapsed().as_millis(),
             "request refused: {}",
             problem.message
         );
+        let usage = Usage::default();
+        self.write_down(Outcome::Refused, problem.http_status(), Some(problem.code), &usage);
+        self.dispatched = None;
     }
 
-    /// The answer broke off behind its beginning.
-    pub(crate) fn broken(&mut self, problem: &Problem) {
+    /// The answer broke off behind its beginning; `usage` is what it had told by then.
+    pub(crate) fn broken(&mut self, status: StatusCode, problem: &Problem, usage: &Usage) {
         if !self.settle() {
             return;
         }
         self.log_cut(CancelReason::Failed(problem.code));
+        self.write_down(Outcome::Broken, status.as_u16(), Some(problem.code), usage);
         self.dispatched = None;
     }
 
@@ -125,12 +182,36 @@ impl Flight {
         self.metrics.canceled(reason);
         let replica = self.dispatched.as_ref().map(|dispatched| dispatched.target.replica.key.to_string());
         tracing::info!(
-            request_id = %self.request_id,
+            request_id = %self.request_id(),
             replica,
             reason = reason.label(),
             duration_ms = self.arrived.elapsed().as_millis(),
             "request cut off"
         );
+    }
+
+    fn write_down(&mut self, outcome: Outcome, status: u16, code: Option<ErrorCode>, usage: &Usage) {
+        let Some(log) = &self.log else { return };
+        let since_arrival = |moment: Option<Instant>| moment.map(|moment| moment - self.arrived);
+        log.record(RequestRecord {
+            id: self.arrival.request_id.to_string(),
+            at: self.at,
+            endpoint: std::mem::take(&mut self.arrival.endpoint),
+            dialect: self.arrival.dialect,
+            caller: self.arrival.caller.clone(),
+            model: self.model.take(),
+            streamed: self.streamed,
+            replica: self.dispatched.as_ref().map(|dispatched| dispatched.target.replica.key.clone()),
+            attempts: self.trace.attempts,
+            outcome,
+            status,
+            code,
+            queued: since_arrival(self.trace.first_dispatch),
+            first_token: since_arrival(self.trace.first_token),
+            total: self.arrived.elapsed(),
+            usage: *usage,
+            body: self.body.take(),
+        });
     }
 }
 
@@ -138,6 +219,8 @@ impl Drop for Flight {
     fn drop(&mut self) {
         if self.settle() {
             self.log_cut(CancelReason::ClientGone);
+            let code = ErrorCode::Cancelled;
+            self.write_down(Outcome::Canceled, code.http_status(), Some(code), &Usage::default());
         }
     }
 }

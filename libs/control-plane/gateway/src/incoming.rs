@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Method};
 use http_body::Body;
 use http_body_util::BodyExt;
-use llm_adapters::{BodyError as ModelError, Problem, boundary_of, model_in_json, model_in_multipart};
+use llm_adapters::{BodyError as ModelError, Problem, boundary_of, fields_in_json, model_in_multipart};
 use orch_core::ErrorCode;
 use orch_runtime::{BodyError, read_body};
 
@@ -55,26 +55,37 @@ async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, mut room: u64) {
     }
 }
 
-/// The model that a request names: in its body, else in its query.
-pub(crate) fn requested_model<'r>(
+/// What routing needs of a request's body and query.
+#[derive(Debug, Default)]
+pub(crate) struct Asked<'r> {
+    pub(crate) model: Option<Cow<'r, str>>,
+    pub(crate) streams: bool,
+}
+
+/// The model that a request names, in its body or else in its query, and whether it wants a stream.
+pub(crate) fn asked_fields<'r>(
     method: &Method,
     headers: &HeaderMap,
     query: &'r str,
     body: &'r [u8],
-) -> Result<Option<Cow<'r, str>>, Problem> {
-    let in_body = if method.is_safe() || body.is_empty() { None } else { model_in_body(headers, body)? };
-    Ok(in_body.or_else(|| model_in_query(query)).filter(|model| !model.is_empty()))
+) -> Result<Asked<'r>, Problem> {
+    let in_body =
+        if method.is_safe() || body.is_empty() { Asked::default() } else { fields_of_body(headers, body)? };
+    let model = in_body.model.or_else(|| model_in_query(query)).filter(|model| !model.is_empty());
+    Ok(Asked { model, ..in_body })
 }
 
-fn model_in_body<'r>(headers: &HeaderMap, body: &'r [u8]) -> Result<Option<Cow<'r, str>>, Problem> {
+fn fields_of_body<'r>(headers: &HeaderMap, body: &'r [u8]) -> Result<Asked<'r>, Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(boundary) = boundary_of(content_type) {
-        return Ok(model_in_multipart(body, boundary).map(Cow::Borrowed));
+        let model = model_in_multipart(body, boundary).map(Cow::Borrowed);
+        return Ok(Asked { model, streams: false });
     }
-    model_in_json(body).map_err(|error| {
+    let fields = fields_in_json(body).map_err(|error| {
         let problem = Problem::new(ErrorCode::InvalidParams, error.to_string());
         if error == ModelError::ModelNotText { problem.param("model") } else { problem }
-    })
+    })?;
+    Ok(Asked { model: fields.model, streams: fields.stream.unwrap_or_default() })
 }
 
 fn model_in_query(query: &str) -> Option<Cow<'_, str>> {

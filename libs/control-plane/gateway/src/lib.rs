@@ -5,13 +5,16 @@
 //! table and keeps serving from the last one it got; it is told when a replica goes away. It also does not
 //! authenticate: the listener in front of it does.
 //!
-//! Read first: [`Gateway`], whose `handle` is the path of every request in visible steps, and
-//! [`RoutingTable`], all it knows about the world.
+//! Read first: `Call` in `call.rs`, the path of every request in visible steps, and [`RoutingTable`], all it
+//! knows about the world.
 
 mod admission;
 mod body;
+mod call;
+mod caller;
 mod choose;
 mod dispatch;
+mod facts;
 mod flight;
 mod gateway;
 mod headers;
@@ -20,6 +23,7 @@ mod limits;
 mod live;
 mod metrics;
 mod models;
+mod record;
 mod respond;
 mod route;
 mod signs;
@@ -28,11 +32,14 @@ mod table;
 mod upstream;
 
 pub use body::{AnswerBroken, GatewayBody};
+pub use caller::{Caller, CallerFacts, KeyLimits};
+pub use facts::Class;
 pub use gateway::Gateway;
 pub use limits::Limits;
 pub use live::{DrainOutcome, TableHandle};
-pub use llm_adapters::{Dialect, Problem};
+pub use llm_adapters::{Dialect, Problem, Usage};
 pub use metrics::MetricsRegistry;
+pub use record::{Outcome, RequestLog, RequestRecord};
 pub use respond::refuse;
 pub use signs::Signs;
-pub use table::{Replica, ReplicaKey, RoutedInstance, RoutingTable};
+pub use table::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutingTable};

@@ -17,7 +17,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub fn refuse(dialect: Dialect, problem: &Problem, request_id: &RequestId) -> Response<GatewayBody> {
     let mut response = whole(JSON, error_body(dialect, problem, request_id.as_str()));
     *response.status_mut() =
-        StatusCode::from_u16(problem.code.http_status()).expect("every code has a valid HTTP status");
+        StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(RequestId::HEADER, request_id.header_value());
     match problem.wait() {

@@ -192,13 +192,13 @@ impl StreamBody {
         if self.flight.takes_slot() {
             self.target.live.signs.broke_off();
         }
-        self.flight.broken(&problem);
+        self.flight.broken(self.status, &problem, &self.usage.finish());
         if self.events.is_none() {
             self.state = State::Over;
             return Err(AnswerBroken);
         }
         self.state = State::LastWord;
-        Ok(terminal_event(self.flight.dialect, &problem, self.flight.request_id.as_str()))
+        Ok(terminal_event(self.flight.dialect(), &problem, self.flight.request_id().as_str()))
     }
 }
 

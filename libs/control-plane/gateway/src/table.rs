@@ -54,6 +54,18 @@ impl fmt::Debug for Replica {
     }
 }
 
+/// What a request may hope for while an instance serves nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loadable {
+    /// Somebody has to start it: a request is told so at once.
+    #[default]
+    No,
+    /// It is on its way: a request waits for it.
+    Starting,
+    /// A request that waits for it makes it load.
+    OnDemand,
+}
+
 /// One instance with its engines. Stopped instances are listed too, without replicas, so that a request for
 /// one can be told what to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +74,7 @@ pub struct RoutedInstance {
     /// Further names under which clients may ask for it; several instances may share one.
     pub aliases: Vec<String>,
     pub status: Status,
+    pub loadable: Loadable,
     /// When it became what it is, for listings.
     pub created_at: UnixMillis,
     pub replicas: Vec<Replica>,
@@ -116,6 +129,7 @@ mod tests {
             name: InstanceName::new(name).unwrap(),
             aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
             status: Status::Stopped,
+            loadable: Loadable::No,
             created_at: UnixMillis(0),
             replicas: Vec::new(),
         }

@@ -41,7 +41,7 @@ fn error_value(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
         }),
         Dialect::Ollama => json!({"error": problem.message}),
         Dialect::LlamaCpp => json!({"error": {
-            "code": problem.code.http_status(),
+            "code": problem.http_status(),
             "message": problem.message,
             "type": problem.code.openai_type(),
         }}),

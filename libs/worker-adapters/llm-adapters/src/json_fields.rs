@@ -1,4 +1,4 @@
-//! Finding `model` in a request body without parsing the rest.
+//! Finding `model` and `stream` in a request body without parsing the rest.
 //!
 //! A chat request may hold megabytes of pictures as text. Building a tree of it only to read one name would
 //! cost more than everything else the gateway does, so the top level is walked with a string search that
@@ -19,15 +19,24 @@ pub enum BodyError {
     ModelNotText,
 }
 
-/// The text of the top-level field `model`; `None` where it is absent or null. As in the engine's own
-/// parser the last one counts if there are several.
-pub fn model_in_json(body: &[u8]) -> Result<Option<Cow<'_, str>>, BodyError> {
+/// What routing needs of a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BodyFields<'a> {
+    /// `model`; `None` where it is absent or null.
+    pub model: Option<Cow<'a, str>>,
+    /// `stream`; `None` where it is absent or no boolean.
+    pub stream: Option<bool>,
+}
+
+/// The top-level fields of a body that routing needs. As in the engine's own parser the last one counts if there
+/// are several of a name.
+pub fn fields_in_json(body: &[u8]) -> Result<BodyFields<'_>, BodyError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut walk = Walk { body, at: 0 };
     if walk.next_token() != Some(b'{') {
         return Err(BodyError::NotAnObject);
     }
-    let mut model = None;
+    let mut fields = BodyFields::default();
     loop {
         match walk.next_token() {
             Some(b'"') => {
@@ -35,14 +44,16 @@ pub fn model_in_json(body: &[u8]) -> Result<Option<Cow<'_, str>>, BodyError> {
                 if walk.next_token() != Some(b':') {
                     return Err(BodyError::Malformed);
                 }
-                if is_model(key) {
-                    model = walk.model_value()?;
+                if is_key(key, "model") {
+                    fields.model = walk.model_value()?;
+                } else if is_key(key, "stream") {
+                    fields.stream = walk.boolean();
                 }
                 if walk.skip_to_member_end()? == Next::End {
-                    return Ok(model);
+                    return Ok(fields);
                 }
             }
-            Some(b'}') => return Ok(model),
+            Some(b'}') => return Ok(fields),
             _ => return Err(BodyError::Malformed),
         }
     }
@@ -95,6 +106,13 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A boolean that may come next; the walk stays where it is.
+    fn boolean(&self) -> Option<bool> {
+        let rest = self.body.get(self.at..)?.trim_ascii_start();
+        let known = [(&b"true"[..], true), (&b"false"[..], false)];
+        known.iter().find(|(word, _)| rest.starts_with(word)).map(|(_, value)| *value)
+    }
+
     /// Leaps over the rest of a value, to behind the comma or the closing brace that follows it.
     fn skip_to_member_end(&mut self) -> Result<Next, BodyError> {
         let mut depth = 0_usize;
@@ -113,8 +131,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn is_model(key: &[u8]) -> bool {
-    key == b"model" || (key.contains(&b'\\') && text(key).is_ok_and(|key| key == "model"))
+fn is_key(key: &[u8], name: &str) -> bool {
+    key == name.as_bytes() || (key.contains(&b'\\') && text(key).is_ok_and(|key| key == name))
 }
 
 /// The text of a raw string, with its escapes resolved.
@@ -135,7 +153,21 @@ mod tests {
     use super::*;
 
     fn model(body: &str) -> Result<Option<String>, BodyError> {
-        model_in_json(body.as_bytes()).map(|model| model.map(Cow::into_owned))
+        fields_in_json(body.as_bytes()).map(|fields| fields.model.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn stream_is_read_where_it_is_a_boolean_of_the_top_level() {
+        for (body, expected) in [
+            (r#"{"stream": true}"#, Some(true)),
+            (r#"{"stream":false,"model":"a"}"#, Some(false)),
+            (r#"{"model":"a","x":{"stream":true}}"#, None),
+            (r#"{"stream":"true"}"#, None),
+            (r#"{"stream":null}"#, None),
+            (r#"{"stream":true,"stream":false}"#, Some(false)),
+        ] {
+            assert_eq!(fields_in_json(body.as_bytes()).unwrap().stream, expected, "{body}");
+        }
     }
 
     #[test]
@@ -201,15 +233,15 @@ mod tests {
                 Value::String(name) => Ok(Some(name.clone())),
                 _ => Err(BodyError::ModelNotText),
             };
-            prop_assert_eq!(model_in_json(&body).map(|model| model.map(Cow::into_owned)), expected);
+            prop_assert_eq!(fields_in_json(&body).map(|fields| fields.model.map(Cow::into_owned)), expected);
         }
 
         #[test]
         fn hostile_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = model_in_json(&body);
+            let _ = fields_in_json(&body);
             let mut framed = b"{\"model\":".to_vec();
             framed.extend(&body);
-            let _ = model_in_json(&framed);
+            let _ = fields_in_json(&framed);
         }
     }
 }

@@ -24,7 +24,7 @@ pub use end_marker::EndMarker;
 pub use endpoint::{Endpoint, find_endpoint};
 pub use error_body::{error_body, terminal_event};
 pub use event_aligner::EventAligner;
-pub use json_fields::{BodyError, model_in_json};
+pub use json_fields::{BodyError, BodyFields, fields_in_json};
 pub use multipart::{boundary_of, model_in_multipart};
 pub use problem::Problem;
 pub use usage::{Usage, UsageScanner};

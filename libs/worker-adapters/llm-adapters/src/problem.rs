@@ -16,6 +16,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     pub node_id: Option<String>,
     pub pool_id: Option<String>,
+    /// The HTTP status, where it is not the usual one of the code.
+    pub status: Option<u16>,
 }
 
 impl Problem {
@@ -23,7 +25,15 @@ impl Problem {
     pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after: None, node_id: None, pool_id: None }
+        Self {
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            node_id: None,
+            pool_id: None,
+            status: None,
+        }
     }
 
     /// The same problem, blamed on a request field.
@@ -46,6 +56,18 @@ impl Problem {
         self.node_id = Some(node_id.to_owned());
         self.pool_id = Some(pool_id.to_owned());
         self
+    }
+
+    /// The same problem under another status than is usual for its code.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The HTTP status of an answer that has not begun yet.
+    pub fn http_status(&self) -> u16 {
+        self.status.unwrap_or(self.code.http_status())
     }
 
     /// The wait to tell the client: some time for retriable codes, nothing for all others.

@@ -5,4 +5,5 @@
 mod engines;
 mod failing;
 mod passing;
+mod recording;
 mod support;

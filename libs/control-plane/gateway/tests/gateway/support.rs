@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway::{
-    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle,
+    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RequestLog, RequestRecord, RoutedInstance,
+    RoutingTable, TableHandle,
 };
 use hyper::service::service_fn;
 use orch_core::{InstanceName, ReplicaId, Status, UnixMillis};
@@ -204,7 +205,18 @@ pub(crate) fn silence() -> Script {
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) gateway: Gateway,
+    records: Arc<Records>,
     tasks: Tasks,
+}
+
+/// Remembers every request that is over.
+#[derive(Default)]
+pub(crate) struct Records(Mutex<Vec<RequestRecord>>);
+
+impl RequestLog for Records {
+    fn record(&self, record: RequestRecord) {
+        self.0.lock().unwrap().push(record);
+    }
 }
 
 impl Front {
@@ -213,18 +225,20 @@ impl Front {
     }
 
     pub(crate) async fn start_with(instances: Vec<RoutedInstance>, limits: Limits) -> Self {
-        let front =
-            Self::serve(Gateway::new(TableHandle::default(), limits, MetricsRegistry::default())).await;
+        let front = Self::serve(limits).await;
         front.publish(instances);
         front
     }
 
     /// A gateway that has not been told of anything yet.
     pub(crate) async fn without_table() -> Self {
-        Self::serve(Gateway::new(TableHandle::default(), Limits::default(), MetricsRegistry::default())).await
+        Self::serve(Limits::default()).await
     }
 
-    async fn serve(gateway: Gateway) -> Self {
+    async fn serve(limits: Limits) -> Self {
+        let records = Arc::new(Records::default());
+        let (table, registry) = (TableHandle::default(), MetricsRegistry::default());
+        let gateway = Gateway::new(table, limits, registry, Some(records.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
@@ -234,7 +248,12 @@ impl Front {
             async move { Ok::<_, Infallible>(gateway.handle(request).await) }
         });
         tasks.spawn("front", serve(listener, service, ServeOptions::default(), tasks.child()));
-        Self { address, gateway, tasks }
+        Self { address, gateway, records, tasks }
+    }
+
+    /// What was written down so far of requests that are over.
+    pub(crate) fn records(&self) -> Vec<RequestRecord> {
+        self.records.0.lock().unwrap().clone()
     }
 
     pub(crate) fn publish(&self, instances: Vec<RoutedInstance>) {
@@ -415,6 +434,7 @@ pub(crate) fn instance(name: &str, replicas: Vec<Replica>) -> RoutedInstance {
         name: InstanceName::new(name).unwrap(),
         aliases: Vec::new(),
         status,
+        loadable: gateway::Loadable::No,
         created_at: UnixMillis(1_700_000_000_000),
         replicas,
     }

@@ -1,0 +1,118 @@
+//! The path of a request to an engine, in visible steps: read, route, dispatch, stream.
+//!
+//! A call owns all that it needs, so that whoever drives it may come and go with the client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, Response, Uri};
+use llm_adapters::{EndMarker, EventAligner, MessageStartRepair, Problem};
+use orch_core::ErrorCode;
+use tokio::time::Instant;
+
+use crate::body::GatewayBody;
+use crate::dispatch::{Dispatched, Outgoing, dispatch};
+use crate::facts::Facts;
+use crate::flight::Flight;
+use crate::gateway::Shared;
+use crate::headers::{clean_request, clean_response};
+use crate::stream::{Events, IdleWatch, StreamBody};
+use crate::{respond, route};
+
+/// One request to an engine, whole, on its way to an answer.
+pub(crate) struct Call {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+    /// The engine's path.
+    pub(crate) path: String,
+    /// The instance, where the client's path names it.
+    pub(crate) instance: Option<String>,
+    pub(crate) flight: Flight,
+}
+
+impl Call {
+    /// The answer, be it the engine's or a refusal.
+    pub(crate) async fn answer(mut self) -> Response<GatewayBody> {
+        match self.dispatch().await {
+            Ok((dispatched, model)) => self.stream(dispatched, &model),
+            Err(problem) => {
+                self.flight.refused(&problem);
+                respond::refuse(self.flight.dialect(), &problem, self.flight.request_id())
+            }
+        }
+    }
+
+    /// Reads, routes and dispatches. Gives the answer's head and the name it was asked under.
+    async fn dispatch(&mut self) -> Result<(Dispatched, String), Problem> {
+        let ready_at = Instant::now();
+        let facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
+        self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
+        let snapshot = self.shared.snapshot()?;
+        let route = route::find_route(&snapshot, facts.model.as_deref())?;
+        let uri = engine_uri(&self.parts.uri, &self.path)?;
+        let mut headers = std::mem::take(&mut self.parts.headers);
+        clean_request(&mut headers);
+        let method = self.parts.method.clone();
+        let outgoing = Outgoing { method, uri, headers, body: self.body.clone(), ready_at };
+        let targets = route.targets();
+        let limits = &self.shared.limits;
+        let dispatched = dispatch(&targets, route.node, &outgoing, &mut self.flight, limits).await;
+        let dispatched = dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))?;
+        let name = facts.model.unwrap_or_else(|| dispatched.target.replica.key.pool_id.clone());
+        Ok((dispatched, name))
+    }
+
+    /// Turns an engine's answer into ours.
+    fn stream(self, dispatched: Dispatched, model: &str) -> Response<GatewayBody> {
+        let Dispatched { mut head, answer, target, attempt } = dispatched;
+        let status = head.status;
+        clean_response(&mut head.headers);
+        target.headers.name_in(&mut head.headers, attempt);
+        let events = self.events(&head.headers, model);
+        if events.is_some() {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let mut stream = StreamBody::new(answer, status, target, self.flight, events);
+        let body = if stream.end_if_empty() {
+            GatewayBody::whole(Bytes::new())
+        } else {
+            GatewayBody::stream(stream)
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// Whether an answer is a stream of events, and what that one gets.
+    fn events(&self, headers: &HeaderMap, model: &str) -> Option<Events> {
+        let media_type = headers.get(CONTENT_TYPE)?.as_bytes();
+        let aligner = if media_type.starts_with(b"text/event-stream") {
+            EventAligner::events()
+        } else if media_type.starts_with(b"application/x-ndjson") {
+            EventAligner::lines()
+        } else {
+            return None;
+        };
+        let is_message = self.path == "/v1/messages";
+        let id = self.flight.request_id().as_str();
+        Some(Events {
+            aligner,
+            repair: is_message.then(|| MessageStartRepair::new(id, model)),
+            end: if self.flight.takes_slot() { EndMarker::of_path(&self.path) } else { None },
+            idle: IdleWatch::new(self.shared.limits.token_idle),
+        })
+    }
+}
+
+/// Path and query as the engine gets them.
+fn engine_uri(uri: &Uri, path: &str) -> Result<Uri, Problem> {
+    if uri.authority().is_none() && uri.path() == path {
+        return Ok(uri.clone());
+    }
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    text.parse().map_err(|_| Problem::new(ErrorCode::InvalidParams, "the path is not valid"))
+}
