@@ -34,9 +34,9 @@ async fn a_whole_answer_is_written_down_with_what_the_request_asked_for() {
 
 #[tokio::test]
 async fn a_refusal_a_broken_answer_and_a_client_that_left_are_written_down_once_each() {
-    let engine = Engine::start(|seen| match seen.line.contains("messages") {
-        true => events_without_end(&["event: message_start\ndata: {}\n\n"], Then::Close),
-        false => silence(),
+    let begun = "event: message_start\ndata: {}\n\n";
+    let engine = Engine::start(move |seen| {
+        if seen.line.contains("messages") { events_without_end(&[begun], Then::Close) } else { silence() }
     });
     let front = Front::start(chat(&[engine.address])).await;
     assert_eq!(front.post("/v1/chat/completions", "{\"model\":\"nobody\"}").await.status, 404);
