@@ -18,6 +18,8 @@ use crate::facts::Facts;
 use crate::flight::Flight;
 use crate::gateway::Shared;
 use crate::headers::{clean_request, clean_response};
+use crate::quota::Estimate;
+use crate::route::Route;
 use crate::stream::{Events, IdleWatch, StreamBody};
 use crate::{respond, route};
 
@@ -40,7 +42,9 @@ impl Call {
             Ok((dispatched, model)) => self.stream(dispatched, &model),
             Err(problem) => {
                 self.flight.refused(&problem);
-                respond::refuse(self.flight.dialect(), &problem, self.flight.request_id())
+                let mut response = respond::refuse(self.flight.dialect(), &problem, self.flight.request_id());
+                self.tell_limits(response.headers_mut());
+                response
             }
         }
     }
@@ -48,10 +52,12 @@ impl Call {
     /// Reads, routes and dispatches. Gives the answer's head and the name it was asked under.
     async fn dispatch(&mut self) -> Result<(Dispatched, String), Problem> {
         let ready_at = Instant::now();
-        let facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
+        let mut facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
+        facts.class = self.flight.arrival.caller.class_of(facts.class);
         self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
         let snapshot = self.shared.snapshot()?;
         let route = route::find_route(&snapshot, facts.model.as_deref())?;
+        self.check_caller(&facts, &route)?;
         let uri = engine_uri(&self.parts.uri, &self.path)?;
         let mut headers = std::mem::take(&mut self.parts.headers);
         clean_request(&mut headers);
@@ -65,12 +71,39 @@ impl Call {
         Ok((dispatched, name))
     }
 
+    /// Holds the request to what its key may do and use.
+    fn check_caller(&mut self, facts: &Facts, route: &Route<'_, '_>) -> Result<(), Problem> {
+        let caller = &self.flight.arrival.caller;
+        let asked = facts.model.as_deref().unwrap_or_default();
+        if !route.instances().all(|instance| caller.may_ask(asked, instance.name.as_str())) {
+            let message = "this key may not ask for this model; GET /v1/models lists those it may ask for";
+            return Err(Problem::new(ErrorCode::Forbidden, message).param("model"));
+        }
+        let Some(quota) = &caller.quota else { return Ok(()) };
+        let context = || route.targets().iter().filter_map(|target| target.replica.slot_context).max();
+        let estimate = if self.flight.takes_slot() {
+            Estimate::of(self.body.len(), facts.max_tokens, context())
+        } else {
+            Estimate::default()
+        };
+        self.flight.permit = Some(quota.enter(estimate)?);
+        Ok(())
+    }
+
+    /// Where the key stands now, for a client that paces itself.
+    fn tell_limits(&self, headers: &mut HeaderMap) {
+        if let Some(quota) = &self.flight.arrival.caller.quota {
+            quota.tell(headers);
+        }
+    }
+
     /// Turns an engine's answer into ours.
     fn stream(self, dispatched: Dispatched, model: &str) -> Response<GatewayBody> {
         let Dispatched { mut head, answer, target, attempt } = dispatched;
         let status = head.status;
         clean_response(&mut head.headers);
         target.headers.name_in(&mut head.headers, attempt);
+        self.tell_limits(&mut head.headers);
         let events = self.events(&head.headers, model);
         if events.is_some() {
             head.headers.remove(CONTENT_LENGTH);

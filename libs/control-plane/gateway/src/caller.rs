@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::facts::Class;
+use crate::quota::Quota;
 
 /// The owner of a request. The door puts one into the request's extensions; without one it is anyone's.
 #[derive(Clone, Debug)]
@@ -19,20 +20,8 @@ pub struct CallerFacts {
     pub models: Option<Vec<String>>,
     /// The best class that its requests may have.
     pub ceiling: Option<Class>,
-    pub limits: KeyLimits,
-}
-
-/// Bounds on the use of one key; `None` = unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyLimits {
-    /// Requests a minute.
-    pub rpm: Option<u32>,
-    /// Tokens a minute, prompt and answer together.
-    pub tpm: Option<u64>,
-    /// Requests at one time.
-    pub concurrency: Option<u32>,
-    /// Tokens in all.
-    pub budget: Option<u64>,
+    /// What it may use, and what it has used; `None` = as much as it likes, and nobody counts.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl Caller {
@@ -43,8 +32,21 @@ impl Caller {
 
     /// Somebody without bounds, under this name: nobody asked for a key, or the key has none.
     pub fn unbounded(id: &str) -> Self {
-        let limits = KeyLimits::default();
-        Self::new(CallerFacts { id: id.to_owned(), name: None, models: None, ceiling: None, limits })
+        Self::new(CallerFacts { id: id.to_owned(), name: None, models: None, ceiling: None, quota: None })
+    }
+
+    /// Whether it may have an instance under the name that it asked for. One that may ask for an instance may do so
+    /// under all its names; one that may ask for an alias gets whatever stands behind it.
+    pub(crate) fn may_ask(&self, asked: &str, instance: &str) -> bool {
+        let Some(models) = &self.models else { return true };
+        let name = asked.rsplit_once('@').map_or(asked, |(name, _)| name);
+        models.iter().any(|allowed| [asked, name, instance].contains(&allowed.as_str()))
+    }
+
+    /// The class that a request gets which asks for `class`: not above the ceiling.
+    pub(crate) fn class_of(&self, class: Class) -> Class {
+        // The order is that of service: the greater waits longer.
+        self.ceiling.map_or(class, |ceiling| class.max(ceiling))
     }
 }
 
@@ -62,5 +64,38 @@ impl std::ops::Deref for Caller {
 
     fn deref(&self) -> &CallerFacts {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(models: &[&str], ceiling: Option<Class>) -> Caller {
+        let models = Some(models.iter().map(|&model| model.to_owned()).collect());
+        Caller::new(CallerFacts { id: "key-1".to_owned(), name: None, models, ceiling, quota: None })
+    }
+
+    #[test]
+    fn an_instance_that_is_allowed_is_so_under_all_its_names_and_an_alias_only_itself() {
+        let caller = caller(&["chat", "gpt"], None);
+        for (asked, instance) in
+            [("chat", "chat"), ("nick", "chat"), ("gpt", "other"), ("gpt@node-1", "other")]
+        {
+            assert!(caller.may_ask(asked, instance), "{asked} of {instance}");
+        }
+        for (asked, instance) in [("other", "other"), ("nick", "other"), ("chat2", "chat2"), ("", "other")] {
+            assert!(!caller.may_ask(asked, instance), "{asked} of {instance}");
+        }
+        assert!(Caller::default().may_ask("anything", "at-all"));
+    }
+
+    #[test]
+    fn a_ceiling_lowers_and_never_raises() {
+        for class in Class::ALL {
+            assert_eq!(Caller::default().class_of(class), class);
+            assert_eq!(caller(&[], Some(Class::Interactive)).class_of(class), class);
+            assert_eq!(caller(&[], Some(Class::Batch)).class_of(class), Class::Batch);
+        }
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Facts {
     pub(crate) model: Option<String>,
     /// Whether the caller asked for a stream.
     pub(crate) streams: bool,
+    /// The most tokens that the answer may have, where the request bounds it.
+    pub(crate) max_tokens: Option<u64>,
     pub(crate) class: Class,
     /// Later the caller has no use for a beginning of the answer.
     pub(crate) deadline: Option<Instant>,
@@ -85,13 +87,12 @@ impl Facts {
         let headers = &parts.headers;
         let fields = asked_fields(&parts.method, headers, parts.uri.query().unwrap_or_default(), body);
         // Whoever names the instance in the path may send it anything.
-        let (model, streams) = match (instance, fields) {
-            (Some(instance), fields) => (Some(instance.to_owned()), fields.is_ok_and(|it| it.streams)),
-            (None, fields) => fields.map(|it| (it.model.map(Into::into), it.streams))?,
-        };
+        let mut fields = if instance.is_some() { fields.unwrap_or_default() } else { fields? };
+        let model = instance.map(str::to_owned).or_else(|| fields.model.take().map(Into::into));
         Ok(Self {
             model,
-            streams,
+            streams: fields.streams,
+            max_tokens: fields.max_tokens,
             class: class(headers)?,
             deadline: deadline(headers, arrived)?,
             session: session(headers)?,

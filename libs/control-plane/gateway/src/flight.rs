@@ -13,6 +13,7 @@ use crate::admission::SlotGuard;
 use crate::caller::Caller;
 use crate::live::Target;
 use crate::metrics::{CancelReason, Metrics};
+use crate::quota::Permit;
 use crate::record::{Log, Outcome, RequestRecord};
 
 /// What a request is known by when it arrives.
@@ -36,6 +37,8 @@ pub(crate) struct Flight {
     model: Option<String>,
     streamed: bool,
     body: Option<Bytes>,
+    /// What its key lets it use.
+    pub(crate) permit: Option<Permit>,
     dispatched: Option<Dispatched>,
     /// Kept when the replica's place is given back.
     trace: Trace,
@@ -54,6 +57,8 @@ struct Trace {
     attempts: u32,
     first_dispatch: Option<Instant>,
     first_token: Option<Instant>,
+    /// Pieces of a streamed answer that went to the client.
+    pieces: u64,
 }
 
 impl Flight {
@@ -68,6 +73,7 @@ impl Flight {
             model: None,
             streamed: false,
             body: None,
+            permit: None,
             dispatched: None,
             trace: Trace::default(),
             settled: false,
@@ -113,6 +119,7 @@ impl Flight {
     /// A piece of a streamed answer goes to the client.
     pub(crate) fn token(&mut self) {
         let Some(dispatched) = &self.dispatched else { return };
+        self.trace.pieces += 1;
         if self.trace.first_token.is_none() {
             let now = Instant::now();
             self.trace.first_token = Some(now);
@@ -128,6 +135,10 @@ impl Flight {
         }
         let Some(Dispatched { target, .. }) = &self.dispatched else { return };
         if self.takes_slot() {
+            // An engine that refuses has used nothing.
+            if let Some(permit) = self.permit.as_mut().filter(|_| status.is_success()) {
+                permit.used(usage, self.trace.pieces);
+            }
             let metrics = self.metrics.of(target);
             metrics.count_tokens(usage);
             let measured = self.trace.first_token.map(|first| first.elapsed().as_secs_f64() * 1e3);
@@ -143,7 +154,7 @@ impl Flight {
             "request done"
         );
         self.write_down(Outcome::Done, status.as_u16(), None, usage);
-        self.dispatched = None;
+        self.give_back();
     }
 
     /// No answer began: the client gets this problem instead.
@@ -161,7 +172,7 @@ impl Flight {
         );
         let usage = Usage::default();
         self.write_down(Outcome::Refused, problem.http_status(), Some(problem.code), &usage);
-        self.dispatched = None;
+        self.give_back();
     }
 
     /// The answer broke off behind its beginning; `usage` is what it had told by then.
@@ -170,8 +181,24 @@ impl Flight {
             return;
         }
         self.log_cut(CancelReason::Failed(problem.code));
+        self.charge_cut(usage);
         self.write_down(Outcome::Broken, status.as_u16(), Some(problem.code), usage);
+        self.give_back();
+    }
+
+    /// The request is over: the replica's place and what its key had reserved for it are free.
+    fn give_back(&mut self) {
         self.dispatched = None;
+        self.permit = None;
+    }
+
+    /// What was cut off behind its hand-over has used something.
+    fn charge_cut(&mut self, usage: &Usage) {
+        if let Some(permit) =
+            self.permit.as_mut().filter(|_| self.arrival.takes_slot && self.dispatched.is_some())
+        {
+            permit.used(usage, self.trace.pieces);
+        }
     }
 
     fn settle(&mut self) -> bool {
@@ -219,6 +246,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         if self.settle() {
             self.log_cut(CancelReason::ClientGone);
+            self.charge_cut(&Usage::default());
             let code = ErrorCode::Cancelled;
             self.write_down(Outcome::Canceled, code.http_status(), Some(code), &Usage::default());
         }

@@ -109,25 +109,35 @@ impl Gateway {
                 // Boxed: the server keeps a place of the future's size for each connection.
                 Box::pin(self.ask_engine(request, endpoint, path, instance, request_id.clone())).await
             }
-            own => self.answer(&own, Dialect::of_path(&path), &request_id),
+            own => {
+                let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+                self.answer(&own, &caller, Dialect::of_path(&path), &request_id)
+            }
         };
         response.headers_mut().insert(RequestId::HEADER, request_id.header_value());
         response
     }
 
     /// Paths that the gateway answers itself.
-    fn answer(&self, asked: &Asked<'_>, dialect: Dialect, request_id: &RequestId) -> Response<GatewayBody> {
+    fn answer(
+        &self,
+        asked: &Asked<'_>,
+        caller: &Caller,
+        dialect: Dialect,
+        request_id: &RequestId,
+    ) -> Response<GatewayBody> {
         let answer = match asked {
             Asked::Health => Ok(respond::json(&json!({"status": "ok"}))),
             Asked::Ready => Ok(self.ready()),
             Asked::Metrics => self.shared.metrics.render().map(respond::metrics).map_err(|error| {
                 Problem::new(ErrorCode::Internal, format!("the metrics cannot be written: {error}"))
             }),
-            Asked::Models => self.shared.snapshot().map(|snapshot| respond::json(&models::list(&snapshot))),
-            Asked::Model(name) => self
-                .shared
-                .snapshot()
-                .and_then(|snapshot| models::find(&snapshot, name).map(|model| respond::json(&model))),
+            Asked::Models => {
+                self.shared.snapshot().map(|snapshot| respond::json(&models::list(&snapshot, caller)))
+            }
+            Asked::Model(name) => self.shared.snapshot().and_then(|snapshot| {
+                models::find(&snapshot, caller, name).map(|model| respond::json(&model))
+            }),
             Asked::Engine { .. } | Asked::Unknown => {
                 Err(Problem::new(ErrorCode::NotFound, "there is nothing at this path"))
             }

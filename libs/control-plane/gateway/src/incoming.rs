@@ -60,6 +60,7 @@ async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, mut room: u64) {
 pub(crate) struct Asked<'r> {
     pub(crate) model: Option<Cow<'r, str>>,
     pub(crate) streams: bool,
+    pub(crate) max_tokens: Option<u64>,
 }
 
 /// The model that a request names, in its body or else in its query, and whether it wants a stream.
@@ -79,13 +80,14 @@ fn fields_of_body<'r>(headers: &HeaderMap, body: &'r [u8]) -> Result<Asked<'r>, 
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(boundary) = boundary_of(content_type) {
         let model = model_in_multipart(body, boundary).map(Cow::Borrowed);
-        return Ok(Asked { model, streams: false });
+        return Ok(Asked { model, ..Asked::default() });
     }
     let fields = fields_in_json(body).map_err(|error| {
         let problem = Problem::new(ErrorCode::InvalidParams, error.to_string());
         if error == ModelError::ModelNotText { problem.param("model") } else { problem }
     })?;
-    Ok(Asked { model: fields.model, streams: fields.stream.unwrap_or_default() })
+    let streams = fields.stream.unwrap_or_default();
+    Ok(Asked { model: fields.model, streams, max_tokens: fields.max_tokens })
 }
 
 fn model_in_query(query: &str) -> Option<Cow<'_, str>> {

@@ -4,6 +4,7 @@ use llm_adapters::Problem;
 use orch_core::ErrorCode;
 use serde::Serialize;
 
+use crate::caller::Caller;
 use crate::live::{Snapshot, Target};
 
 /// One name that a request may ask for, in OpenAI's shape with llama-server's `meta`.
@@ -33,19 +34,24 @@ pub(crate) struct ModelList {
     data: Vec<Model>,
 }
 
-/// Every name with at least one replica that serves, in the order of the names.
-pub(crate) fn list(snapshot: &Snapshot) -> ModelList {
-    let mut data: Vec<Model> =
-        snapshot.table.routes().filter_map(|(name, indices)| model(snapshot, name, indices)).collect();
+/// Every name with at least one replica that serves and that the caller may ask for, in the order of the names.
+pub(crate) fn list(snapshot: &Snapshot, caller: &Caller) -> ModelList {
+    let routes = snapshot.table.routes().filter(|(name, indices)| may_see(snapshot, caller, name, indices));
+    let mut data: Vec<Model> = routes.filter_map(|(name, indices)| model(snapshot, name, indices)).collect();
     data.sort_by(|one, other| one.id.cmp(&other.id));
     ModelList { object: "list", data }
 }
 
 /// One name of the list.
-pub(crate) fn find(snapshot: &Snapshot, name: &str) -> Result<Model, Problem> {
+pub(crate) fn find(snapshot: &Snapshot, caller: &Caller, name: &str) -> Result<Model, Problem> {
     let indices = snapshot.table.find(name).map(|(indices, _)| indices).unwrap_or_default();
     model(snapshot, name, indices)
+        .filter(|_| may_see(snapshot, caller, name, indices))
         .ok_or_else(|| Problem::new(ErrorCode::ModelNotFound, format!("no model {name:?} is served now")))
+}
+
+fn may_see(snapshot: &Snapshot, caller: &Caller, name: &str, indices: &[usize]) -> bool {
+    indices.iter().all(|&index| caller.may_ask(name, snapshot.table.instances[index].name.as_str()))
 }
 
 fn model(snapshot: &Snapshot, name: &str, indices: &[usize]) -> Option<Model> {

@@ -27,7 +27,7 @@ impl<'s> Route<'s, '_> {
         self.indices.iter().flat_map(|&index| &self.snapshot.targets[index]).collect()
     }
 
-    fn instances(&self) -> impl Iterator<Item = &'s RoutedInstance> {
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &'s RoutedInstance> {
         self.indices.iter().map(|&index| &self.snapshot.table.instances[index])
     }
 

@@ -1,4 +1,4 @@
-//! Finding `model` and `stream` in a request body without parsing the rest.
+//! Finding `model`, `stream` and the like in a request body without parsing the rest.
 //!
 //! A chat request may hold megabytes of pictures as text. Building a tree of it only to read one name would
 //! cost more than everything else the gateway does, so the top level is walked with a string search that
@@ -26,7 +26,13 @@ pub struct BodyFields<'a> {
     pub model: Option<Cow<'a, str>>,
     /// `stream`; `None` where it is absent or no boolean.
     pub stream: Option<bool>,
+    /// The most tokens that the answer may have, under whatever name a dialect gives it; `None` where it is absent
+    /// or no whole number.
+    pub max_tokens: Option<u64>,
 }
+
+/// How the dialects call the most tokens that an answer may have.
+const MAX_TOKENS: [&str; 4] = ["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"];
 
 /// The top-level fields of a body that routing needs. As in the engine's own parser the last one counts if there
 /// are several of a name.
@@ -48,6 +54,8 @@ pub fn fields_in_json(body: &[u8]) -> Result<BodyFields<'_>, BodyError> {
                     fields.model = walk.model_value()?;
                 } else if is_key(key, "stream") {
                     fields.stream = walk.boolean();
+                } else if MAX_TOKENS.iter().any(|name| is_key(key, name)) {
+                    fields.max_tokens = walk.number().or(fields.max_tokens);
                 }
                 if walk.skip_to_member_end()? == Next::End {
                     return Ok(fields);
@@ -113,6 +121,14 @@ impl<'a> Walk<'a> {
         known.iter().find(|(word, _)| rest.starts_with(word)).map(|(_, value)| *value)
     }
 
+    /// A whole number that may come next; the walk stays where it is.
+    fn number(&self) -> Option<u64> {
+        let rest = self.body.get(self.at..)?.trim_ascii_start();
+        let ends = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        let is_whole = matches!(rest[ends], b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        std::str::from_utf8(&rest[..ends]).ok().filter(|_| is_whole)?.parse().ok()
+    }
+
     /// Leaps over the rest of a value, to behind the comma or the closing brace that follows it.
     fn skip_to_member_end(&mut self) -> Result<Next, BodyError> {
         let mut depth = 0_usize;
@@ -167,6 +183,23 @@ mod tests {
             (r#"{"stream":true,"stream":false}"#, Some(false)),
         ] {
             assert_eq!(fields_in_json(body.as_bytes()).unwrap().stream, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_most_tokens_of_an_answer_are_read_under_each_of_their_names() {
+        for (body, expected) in [
+            (r#"{"max_tokens": 7 }"#, Some(7)),
+            (r#"{"max_completion_tokens":8,"max_tokens":null}"#, Some(8)),
+            (r#"{"max_output_tokens":9}"#, Some(9)),
+            (r#"{"n_predict":10,"model":"a"}"#, Some(10)),
+            (r#"{"n_predict":-1}"#, None),
+            (r#"{"max_tokens":1.5}"#, None),
+            (r#"{"max_tokens":"7"}"#, None),
+            (r#"{"max_tokens":99999999999999999999999}"#, None),
+            (r#"{"options":{"max_tokens":7}}"#, None),
+        ] {
+            assert_eq!(fields_in_json(body.as_bytes()).unwrap().max_tokens, expected, "{body}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod engines;
 mod failing;
+mod keys;
 mod passing;
 mod recording;
 mod support;
