@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::{ProgramRun, cache_folder, run};
 
 /// The packages that [`python_clients`] holds, pinned.
-pub const PYTHON_CLIENTS: &[&str] = &["openai==3.52.0", "anthropic==2.11.0"];
+pub const PYTHON_CLIENTS: &[&str] =
+    &["openai==3.52.0", "anthropic==2.11.0", "ollama==0.6.3", "litellm==1.83.0"];
 
 /// Where the cache keeps the clients; a change of the pins gives a new folder.
 pub fn python_clients_folder() -> PathBuf {

@@ -35,6 +35,9 @@ const PLAIN_PATHS: [&str; 7] = [
     "/responses/input_tokens",
 ];
 
+/// Ollama's paths that an engine answers, once they are translated.
+const OLLAMA_PATHS: [&str; 3] = ["/api/chat", "/api/generate", "/api/embed"];
+
 /// Paths under `/v1` that only count or control, and so need no slot.
 const PLAIN_V1_ENDINGS: [&str; 3] = ["/input_tokens", "/count_tokens", "/control"];
 
@@ -44,7 +47,7 @@ pub fn find_endpoint(path: &str) -> Option<Endpoint> {
     let dialect = Dialect::of_path(path);
     let takes_slot = if path.starts_with("/v1/") {
         !PLAIN_V1_ENDINGS.iter().any(|ending| path.ends_with(ending)) && !path.starts_with("/v1/stream")
-    } else if SLOT_PATHS.contains(&path) {
+    } else if SLOT_PATHS.contains(&path) || OLLAMA_PATHS.contains(&path) {
         true
     } else if PLAIN_PATHS.contains(&path) || is_slot_action(path) {
         false
@@ -66,19 +69,45 @@ mod tests {
 
     #[test]
     fn generating_takes_a_slot_and_counting_does_not() {
-        for path in
-            ["/v1/chat/completions", "/v1/messages", "/v1/audio/transcriptions", "/infill", "/completion"]
-        {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/v1/rerank",
+            "/v1/reranking",
+            "/v1/messages",
+            "/v1/audio/transcriptions",
+            "/v1/audio/speech",
+            "/rerank",
+            "/infill",
+            "/completion",
+            "/api/chat",
+            "/api/generate",
+            "/api/embed",
+        ] {
             assert!(find_endpoint(path).is_some_and(|endpoint| endpoint.takes_slot), "{path}");
         }
-        for path in ["/v1/messages/count_tokens", "/tokenize", "/props", "/slots/3", "/v1/streams/lookup"] {
+        for path in [
+            "/v1/messages/count_tokens",
+            "/v1/responses/input_tokens",
+            "/v1/chat/completions/input_tokens",
+            "/tokenize",
+            "/detokenize",
+            "/apply-template",
+            "/props",
+            "/slots",
+            "/slots/3",
+            "/lora-adapters",
+            "/v1/streams/lookup",
+        ] {
             assert!(find_endpoint(path).is_some_and(|endpoint| !endpoint.takes_slot), "{path}");
         }
     }
 
     #[test]
     fn unknown_paths_are_not_passed_on() {
-        for path in ["/", "/tools", "/slots/x", "/slots/", "/v1", "/v2/instances", "/cors-proxy", "/api/chat"]
+        for path in ["/", "/tools", "/slots/x", "/slots/", "/v1", "/v2/instances", "/cors-proxy", "/api/pull"]
         {
             assert_eq!(find_endpoint(path), None, "{path}");
         }

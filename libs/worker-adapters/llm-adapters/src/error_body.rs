@@ -27,6 +27,19 @@ pub fn terminal_event(dialect: Dialect, problem: &Problem, request_id: &str) -> 
 }
 
 fn error_value(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
+    let mut value = error_shape(dialect, problem, request_id);
+    // Anthropic and Ollama have no place for numbers; the message holds them there.
+    if let (Some(numbers), Some(error)) =
+        (&problem.context, value.get_mut("error").and_then(Value::as_object_mut))
+        && dialect != Dialect::Anthropic
+    {
+        error.insert("n_prompt_tokens".to_owned(), numbers.prompt_tokens.into());
+        error.insert("n_ctx".to_owned(), numbers.slot_context.into());
+    }
+    value
+}
+
+fn error_shape(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
     match dialect {
         Dialect::OpenAi | Dialect::OpenAiResponses => json!({"error": {
             "message": problem.message,
@@ -91,6 +104,17 @@ mod tests {
         );
         let value = parsed(Dialect::OpenAi, ErrorCode::ContextExceeded);
         assert_eq!(value["error"]["code"], "context_length_exceeded");
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_with_both_numbers() {
+        let mut problem = Problem::new(ErrorCode::ContextExceeded, "too long");
+        problem.context = Some(Box::new(crate::ContextNumbers { prompt_tokens: 9, slot_context: 4 }));
+        for dialect in [Dialect::OpenAi, Dialect::OpenAiResponses, Dialect::LlamaCpp] {
+            let value: Value = serde_json::from_slice(&error_body(dialect, &problem, "r")).unwrap();
+            let error = &value["error"];
+            assert_eq!((&error["n_prompt_tokens"], &error["n_ctx"]), (&json!(9), &json!(4)), "{dialect:?}");
+        }
     }
 
     #[test]

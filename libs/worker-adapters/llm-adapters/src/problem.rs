@@ -18,6 +18,15 @@ pub struct Problem {
     pub pool_id: Option<String>,
     /// The HTTP status, where it is not the usual one of the code.
     pub status: Option<u16>,
+    /// For a prompt that is too long: by how much. Boxed, so that the rare case makes no other one larger.
+    pub context: Option<Box<ContextNumbers>>,
+}
+
+/// A prompt and the slot that it does not fit, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextNumbers {
+    pub prompt_tokens: u64,
+    pub slot_context: u64,
 }
 
 impl Problem {
@@ -33,6 +42,7 @@ impl Problem {
             node_id: None,
             pool_id: None,
             status: None,
+            context: None,
         }
     }
 
