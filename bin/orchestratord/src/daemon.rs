@@ -12,7 +12,7 @@ use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
 use crate::front::Front;
-use crate::metrics;
+use crate::metrics::Readings;
 use crate::routing::GatewayTraffic;
 
 /// For the last bytes to requests that had to be cut off when their time to finish was over.
@@ -65,8 +65,8 @@ async fn live(
     let node_id = compose::node_id(&settings);
     let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
-    let registry = metrics::registry(manager.clone());
-    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), registry, None);
+    let readings = Readings::new(manager.clone(), &node_id);
+    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), readings.registry(), None);
 
     let state = ApiState {
         node: Arc::clone(&node),
@@ -85,7 +85,7 @@ async fn live(
         loopback: address.ip().to_canonical().is_loopback(),
     };
     let degradable = gateway.clone();
-    let front = Front::new(gateway, api::router(state), door);
+    let front = Front::new(gateway, api::router(state), door, Some(readings));
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");

@@ -17,6 +17,7 @@ use pool_managerd::{Door, is_ours};
 use tower::ServiceExt;
 
 use crate::cross_origin;
+use crate::metrics::Readings;
 
 /// What a client gets: an engine's bytes passing by, or an answer of `/v2`.
 type FrontBody = Either<GatewayBody, axum::body::Body>;
@@ -31,11 +32,13 @@ struct Inner {
     gateway: Gateway,
     api: Router,
     door: Door,
+    /// Asked before each scrape.
+    readings: Option<Readings>,
 }
 
 impl Front {
-    pub(crate) fn new(gateway: Gateway, api: Router, door: Door) -> Self {
-        Self { inner: Arc::new(Inner { gateway, api, door }) }
+    pub(crate) fn new(gateway: Gateway, api: Router, door: Door, readings: Option<Readings>) -> Self {
+        Self { inner: Arc::new(Inner { gateway, api, door, readings }) }
     }
 }
 
@@ -76,6 +79,11 @@ impl Inner {
         if let Err((code, message)) = self.door.admit(&request) {
             let dialect = Dialect::of_path(request.uri().path());
             return refuse(dialect, &Problem::new(code, message), &id).map(Either::Left);
+        }
+        if request.uri().path() == "/metrics"
+            && let Some(readings) = &self.readings
+        {
+            readings.refresh().await;
         }
         if !is_ours(request.uri().path()) {
             return self.gateway.handle_as(request, id).await.map(Either::Left);
@@ -123,7 +131,7 @@ mod tests {
         };
         let gateway =
             Gateway::new(TableHandle::default(), Limits::default(), MetricsRegistry::default(), None);
-        Front::new(gateway, Router::new().route("/v2/loose", loose), door)
+        Front::new(gateway, Router::new().route("/v2/loose", loose), door, None)
     }
 
     async fn ask(address: &str, request_line: &str, host: &str, headers: &str) -> String {

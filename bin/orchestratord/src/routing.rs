@@ -27,6 +27,7 @@ impl GatewayTraffic {
         Some(Replica {
             key: self.key(&snapshot.instance, snapshot.replica),
             address: snapshot.address?,
+            engine_version: snapshot.engine_version.clone(),
             api_key: snapshot.api_key.clone(),
             ready: snapshot.routable,
             draining: false,

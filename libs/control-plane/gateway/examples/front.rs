@@ -39,6 +39,7 @@ fn chat(engines: &[SocketAddr]) -> Result<RoutedInstance, Box<dyn Error>> {
             replica_id: ReplicaId(number),
         },
         address,
+        engine_version: None,
         api_key: None,
         ready: true,
         draining: false,

@@ -26,6 +26,8 @@ pub struct Replica {
     pub key: ReplicaKey,
     /// Where the engine listens.
     pub address: SocketAddr,
+    /// As the engine, or whoever installed it, names its version.
+    pub engine_version: Option<String>,
     /// The engine's own key; clients never see it.
     pub api_key: Option<String>,
     /// Loaded and answering.
@@ -44,6 +46,7 @@ impl fmt::Debug for Replica {
         f.debug_struct("Replica")
             .field("key", &self.key)
             .field("address", &self.address)
+            .field("engine_version", &self.engine_version)
             .field("has_api_key", &self.api_key.is_some())
             .field("ready", &self.ready)
             .field("draining", &self.draining)

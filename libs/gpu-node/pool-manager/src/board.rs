@@ -101,13 +101,15 @@ mod tests {
             desired: DesiredState::Running,
             routable: true,
             address: Some(SocketAddr::from(([127, 0, 0, 1], 8001))),
+            pid: Some(4711),
+            engine_version: None,
             api_key: None,
             slots_total: 1,
             context: None,
             last_good_probe: UnixMillis(probe),
             created_at: UnixMillis(0),
             restarts: 0,
-            restarts_seen: 0,
+            restarts_seen: BTreeMap::new(),
             last_error: None,
         }
     }

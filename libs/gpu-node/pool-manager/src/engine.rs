@@ -67,6 +67,8 @@ pub(crate) struct Engine {
     handoff: PathBuf,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    /// The engine's version, as its handoff file tells it once it is ready.
+    pub version: Option<String>,
     /// What is still to be done before it is ready.
     pub warm_up: Option<WarmUp>,
     /// Where requests go; known at once for an address, for a name as soon as it has been looked up.
@@ -100,6 +102,7 @@ impl Engine {
             handoff,
             progress: LoadProgress::default(),
             facts: None,
+            version: None,
             warm_up: WarmUp::of(config),
             address,
         }
@@ -112,6 +115,7 @@ impl Engine {
             self.address = host.parse().ok().map(|ip| SocketAddr::new(ip, self.prober.port));
         }
         self.prober.api_key.clone_from(&handoff.api_key);
+        self.version.clone_from(&handoff.engine_version);
     }
 
     /// Another shim watches it now.
@@ -153,13 +157,16 @@ impl Engine {
         }
         if report.outcome == ProbeOutcome::Healthy && self.facts.is_none() {
             self.await_handoff().await;
+            if let Ok(handoff) = Handoff::read(&self.handoff) {
+                self.version = handoff.engine_version;
+            }
             if let Some((peer, facts)) = read_facts(&self.prober).await {
                 self.address = Some(peer);
                 self.facts = facts;
             }
         }
-        let Self { progress, facts, warm_up, address, .. } = self;
-        Examination { report, cold, progress, facts, warm_up, address }
+        let Self { progress, facts, version, warm_up, address, .. } = self;
+        Examination { report, cold, progress, facts, version, warm_up, address }
     }
 
     async fn warm_up(&mut self) -> Result<(), String> {
@@ -194,6 +201,7 @@ pub(crate) struct Examination {
     pub cold: Option<String>,
     pub progress: LoadProgress,
     pub facts: Option<EngineFacts>,
+    pub version: Option<String>,
     pub warm_up: Option<WarmUp>,
     pub address: Option<SocketAddr>,
 }

@@ -1,5 +1,6 @@
 //! The port to whatever sends requests to engines: at home the gateway, in the cloud the node agent.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,6 +21,10 @@ pub struct ReplicaSnapshot {
     pub routable: bool,
     /// Where to connect to; a wildcard bind is reached through loopback. `None` while there is no process.
     pub address: Option<SocketAddr>,
+    /// The engine's process.
+    pub pid: Option<u32>,
+    /// The engine's version, once it is ready and as far as it is known.
+    pub engine_version: Option<String>,
     /// The key that the engine itself asks for.
     pub api_key: Option<String>,
     /// Slots that the engine really has; 1 until it has told.
@@ -32,8 +37,8 @@ pub struct ReplicaSnapshot {
     pub created_at: UnixMillis,
     /// Automatic restarts since the last `up`.
     pub restarts: u32,
-    /// Automatic restarts since this process began to look after it; only grows.
-    pub restarts_seen: u64,
+    /// Automatic restarts since this process began to look after it, by what made them necessary; only grows.
+    pub restarts_seen: BTreeMap<&'static str, u64>,
     pub last_error: Option<String>,
 }
 

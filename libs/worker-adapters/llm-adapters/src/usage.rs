@@ -55,10 +55,11 @@ impl UsageScanner {
 
     /// What the answer said, once it is over.
     pub fn finish(&self) -> Usage {
-        let mut usage = read(self.tail());
+        let mut usage = read(self.tail(), last_object);
         if usage.prompt_tokens.is_none() {
             let head = self.only.as_deref().unwrap_or(&self.head);
-            let first = read(&head[..head.len().min(Self::HEAD_LIMIT)]);
+            // The end of a short answer lies within its head, too.
+            let first = read(&head[..head.len().min(Self::HEAD_LIMIT)], first_object);
             usage.prompt_tokens = first.prompt_tokens;
             usage.completion_tokens = usage.completion_tokens.or(first.completion_tokens);
             usage.cached_tokens = usage.cached_tokens.or(first.cached_tokens);
@@ -136,25 +137,32 @@ impl Numbers {
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static TIMINGS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"timings\""));
 
-fn read(bytes: &[u8]) -> Usage {
+/// Which of the objects under a quoted key is meant.
+type Pick = for<'b> fn(&'b [u8], &Finder<'_>) -> Option<&'b [u8]>;
+
+fn read(bytes: &[u8], pick: Pick) -> Usage {
     let mut numbers = Numbers::default();
     for key in [&USAGE, &TIMINGS] {
-        if let Some(object) = last_object(bytes, key) {
+        if let Some(object) = pick(bytes, key) {
             each_number(object, |key, digits| numbers.see(key, digits));
         }
     }
     numbers.usage()
 }
 
-/// The last object, from its brace on, that is the value of a quoted key. A key inside generated text is
-/// escaped there (`\"usage\"`) and so cannot be mistaken for one.
 fn last_object<'b>(bytes: &'b [u8], quoted_key: &Finder<'_>) -> Option<&'b [u8]> {
-    let objects = quoted_key.find_iter(bytes).filter_map(|at| {
-        let behind = &bytes[at + quoted_key.needle().len()..];
-        let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        value.starts_with(b"{").then_some(value)
-    });
-    objects.last()
+    quoted_key.find_iter(bytes).filter_map(|at| object_at(bytes, at + quoted_key.needle().len())).last()
+}
+
+fn first_object<'b>(bytes: &'b [u8], quoted_key: &Finder<'_>) -> Option<&'b [u8]> {
+    quoted_key.find_iter(bytes).find_map(|at| object_at(bytes, at + quoted_key.needle().len()))
+}
+
+/// The object, from its brace on, that is the value of the quoted key that ends at `end`. A key inside generated text
+/// is escaped there (`\"usage\"`) and so cannot be mistaken for one.
+fn object_at(bytes: &[u8], end: usize) -> Option<&[u8]> {
+    let value = bytes[end..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    value.starts_with(b"{").then_some(value)
 }
 
 /// Calls `see` with each number of an object, and of the objects within it, and the key before it.
@@ -241,6 +249,18 @@ mod tests {
         assert_eq!(
             (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
             (Some(10), Some(21), Some(7))
+        );
+    }
+
+    #[test]
+    fn a_short_message_whose_end_lies_in_its_head_keeps_its_prompt() {
+        let usage = scan(&[
+            "event: message_start\ndata: {\"message\":{\"usage\":{\"cache_read_input_tokens\":7,\"input_tokens\":3,\"output_tokens\":0}}}\n\n",
+            "event: message_delta\ndata: {\"usage\":{\"output_tokens\":1}}\n\n",
+        ]);
+        assert_eq!(
+            (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+            (Some(10), Some(1), Some(7))
         );
     }
 

@@ -234,7 +234,10 @@ async fn usage_and_times_of_a_stream_are_counted() {
     for _ in 0..2 {
         front.post("/v1/chat/completions", CHAT).await;
     }
-    let labels = r#"{node_id="node-1",pool_id="chat",replica_id="r0"}"#;
+    let labels = concat!(
+        r#"{engine="llama-server",engine_version="b11434","#,
+        r#"node_id="node-1",pool_id="chat",replica_id="r0"}"#
+    );
     for (name, count) in [
         ("tasks_started_total", 2),
         ("tokens_in_total", 14),

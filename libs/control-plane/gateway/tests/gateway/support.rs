@@ -415,6 +415,7 @@ pub(crate) fn replica(pool: &str, number: u16, address: SocketAddr) -> Replica {
     Replica {
         key: key(pool, number),
         address,
+        engine_version: Some("b11434".to_owned()),
         api_key: None,
         ready: true,
         draining: false,

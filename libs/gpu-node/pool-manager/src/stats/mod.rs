@@ -3,6 +3,8 @@
 //! Sampled when somebody looks and never in between: engines are asked by nobody's clock but the viewer's. The
 //! daemon and a command without one look through the same [`Sampler`].
 
+mod devices;
+mod engine_counters;
 mod gpu_memory;
 mod rates;
 mod reading;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::view::Slots;
 
+pub use devices::{DeviceUsage, Devices};
+pub use engine_counters::{EngineCounters, ReplicaCounters, Series};
 pub use sampler::{Sampler, StatsTarget, targets};
 
 /// One replica's use of its machine and its work; the names of the fields are what scripts read. What is not known

@@ -39,6 +39,7 @@ impl Supervisor {
             }
             Effect::RecordStopped => self.record(|recorder| recorder.stopped()).await,
             Effect::RecordSick { reason } => {
+                self.restart_reason = Some("unhealthy");
                 self.last_error = Some(reason.clone());
                 self.record(move |recorder| recorder.sick(&reason)).await;
             }
@@ -47,9 +48,11 @@ impl Supervisor {
             }
             Effect::RecordGaveUp { reason } => self.record(move |recorder| recorder.gave_up(&reason)).await,
             Effect::RecordStartFailed { failure, retry } => {
+                self.restart_reason = Some("start_failed");
                 self.record(move |recorder| recorder.start_failed(&failure, retry)).await;
             }
             Effect::RecordForeign { reason, retry } => {
+                self.restart_reason = Some("gone");
                 self.record(move |recorder| recorder.pid_mismatch(&reason, retry)).await;
             }
             Effect::RecordStopFailed { failure } => {
@@ -65,9 +68,11 @@ impl Supervisor {
     fn begin_launch(&mut self, by_policy: bool, desired: DesiredState) {
         if by_policy {
             self.restarts += 1;
-            self.restarts_seen += 1;
+            let reason = self.restart_reason.take().unwrap_or("crash");
+            *self.restarts_seen.entry(reason).or_default() += 1;
         } else {
             self.restarts = 0;
+            self.restart_reason = None;
         }
         let cause = if by_policy { LaunchCause::Policy } else { LaunchCause::User { desired } };
         let (node, instance, replica) = (Arc::clone(&self.node), self.instance.clone(), self.replica);

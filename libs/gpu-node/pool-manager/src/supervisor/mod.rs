@@ -5,6 +5,7 @@ mod effects;
 mod takeover;
 mod usefulness;
 
+use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -115,7 +116,9 @@ pub(crate) struct Supervisor {
     machine: Lifecycle,
     engine: Option<Engine>,
     restarts: u32,
-    restarts_seen: u64,
+    restarts_seen: BTreeMap<&'static str, u64>,
+    /// Why the next automatic restart will be one.
+    restart_reason: Option<&'static str>,
     last_error: Option<String>,
     drain: Duration,
     /// The stop under way is the reconciler's, not a user's.
@@ -154,7 +157,8 @@ impl Supervisor {
             machine,
             engine: None,
             restarts: 0,
-            restarts_seen: 0,
+            restarts_seen: BTreeMap::new(),
+            restart_reason: None,
             last_error: None,
             drain: Duration::ZERO,
             reconciling: false,
@@ -375,6 +379,7 @@ impl Supervisor {
         }
         engine.progress = examination.progress;
         engine.facts = examination.facts;
+        engine.version = examination.version;
         engine.warm_up = examination.warm_up;
         engine.address = examination.address;
         if let Some(cold) = examination.cold.filter(|cold| self.last_error.as_ref() != Some(cold)) {
@@ -420,6 +425,8 @@ impl Supervisor {
             desired: self.machine.desired,
             routable: engine.is_some() && self.machine.is_routable(),
             address: engine.and_then(|engine| engine.address),
+            pid: engine.map(|engine| engine.identity.pid),
+            engine_version: engine.and_then(|engine| engine.version.clone()),
             // As the engine had it when it started.
             api_key: engine.and_then(|engine| engine.prober.api_key.clone()),
             slots_total: facts.map_or(1, |facts| facts.slots_total),
@@ -427,7 +434,7 @@ impl Supervisor {
             last_good_probe: self.last_good_probe,
             created_at: created_at(config),
             restarts: self.restarts,
-            restarts_seen: self.restarts_seen,
+            restarts_seen: self.restarts_seen.clone(),
             last_error: self.last_error.clone(),
         });
     }

@@ -8,7 +8,7 @@ use state_store::RuntimeRow;
 
 use super::{Supervisor, exit_of};
 use crate::actual::{Actual, LiveEngine, observe};
-use crate::crash::CrashReport;
+use crate::crash::{Cause, CrashReport};
 use crate::lifecycle::{Event, Phase};
 use crate::node::Node;
 use crate::operate;
@@ -206,6 +206,7 @@ impl Supervisor {
     /// is written down leaves a row that says what is to come.
     async fn crashed(&mut self, report: &CrashReport) {
         self.last_error = Some(report.reason.clone());
+        self.restart_reason = Some(report.cause.map_or("crash", Cause::label));
         let report = report.clone();
         let status = match self.machine.desired {
             DesiredState::Running => Status::Starting,

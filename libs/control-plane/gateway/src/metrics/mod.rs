@@ -1,34 +1,21 @@
 //! What the gateway counts. A metric whose source does not exist is absent, never zero.
 
+mod labels;
+mod table;
+
 use std::fmt;
 
 use llm_adapters::Usage;
 use orch_core::ErrorCode;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 /// Where a daemon registers its own metrics before it hands the registry to the gateway.
 pub use prometheus_client::registry::Registry as MetricsRegistry;
 
+use self::labels::{ReasonLabels, ReplicaLabels};
+use self::table::TableCollector;
 use crate::live::{TableHandle, Target};
-
-/// Labels of one replica. Bounded, because only known replicas have them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(clippy::struct_field_names, reason = "the fields are the label names of the contract")]
-struct ReplicaLabels {
-    node_id: String,
-    pool_id: String,
-    replica_id: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
 
 /// Why a request that had been dispatched ended without its whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,13 +115,13 @@ impl Metrics {
             "From a request's last byte to its hand-over to the engine",
             metrics.overhead.clone(),
         );
-        registry.register_collector(Box::new(TableCollector { table }));
+        registry.register_collector(Box::new(TableCollector::new(table)));
         Self { registry, ..metrics }
     }
 
     pub(crate) fn of<'t>(&self, target: &'t Target) -> &'t ReplicaMetrics {
         target.metrics.get_or_init(|| {
-            let labels = labels(target);
+            let labels = ReplicaLabels::of(target);
             ReplicaMetrics {
                 started: self.started.get_or_create_owned(&labels),
                 tokens_in: self.tokens_in.get_or_create_owned(&labels),
@@ -168,62 +155,4 @@ impl Metrics {
 
 fn milliseconds() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 18))
-}
-
-fn labels(target: &Target) -> ReplicaLabels {
-    let key = &target.replica.key;
-    ReplicaLabels {
-        node_id: key.node_id.clone(),
-        pool_id: key.pool_id.clone(),
-        replica_id: key.replica_id.to_string(),
-    }
-}
-
-/// Gauges that are read off the routing table at the time of a scrape.
-struct TableCollector {
-    table: TableHandle,
-}
-
-impl fmt::Debug for TableCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TableCollector")
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    model_id: String,
-    state: &'static str,
-}
-
-impl Collector for TableCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(snapshot) = self.table.snapshot() else { return Ok(()) };
-        let slots = |of: fn(&Target) -> i64| {
-            let ready = snapshot.targets.iter().flatten().filter(|target| target.usable());
-            ready.map(move |target| (labels(target), of(target)))
-        };
-        let total = slots(|target| i64::from(target.replica.slots_total));
-        gauges(&mut encoder, "slots_total", "Slots of the replicas that serve", total)?;
-        let free = slots(|target| target.free_slots().max(0));
-        gauges(&mut encoder, "slots_free", "Slots that nobody uses through this gateway", free)?;
-        let states = snapshot.instances().map(|(instance, _)| {
-            let labels = StateLabels { model_id: instance.name.to_string(), state: instance.status.label() };
-            (labels, 1)
-        });
-        gauges(&mut encoder, "model_state", "What each instance does", states)
-    }
-}
-
-fn gauges<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = (L, i64)>,
-) -> Result<(), fmt::Error> {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
 }
