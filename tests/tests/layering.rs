@@ -12,11 +12,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Shared: the vocabulary, and the kit of which daemons are made.
     ("orch-core", &[]),
     ("orch-runtime", &["orch-core"]),
+    // What is said under /v2, and the client that says it.
+    ("orch-api", &["orch-core", "orch-runtime"]),
     // One node.
     ("instance-config", &["orch-core", "orch-runtime"]),
     ("state-store", &["orch-core", "orch-runtime"]),
     ("engine-process", &["orch-core", "orch-runtime"]),
-    ("pool-manager", &["orch-core", "orch-runtime", "instance-config", "state-store", "engine-process"]),
+    (
+        "pool-manager",
+        &["orch-core", "orch-runtime", "orch-api", "instance-config", "state-store", "engine-process"],
+    ),
     // Where engines come from.
     ("engine-provisioner", &["orch-core", "orch-runtime"]),
     ("model-provisioner", &["orch-core", "orch-runtime"]),
@@ -31,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "orch-core",
             "orch-runtime",
+            "orch-api",
             "instance-config",
             "state-store",
             "engine-process",
@@ -47,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "orch-core",
             "orch-runtime",
+            "orch-api",
             "instance-config",
             "state-store",
             "engine-process",
@@ -66,6 +73,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const NODE_ROOMS: &[&str] = &[
     "orch-core",
     "orch-runtime",
+    "orch-api",
     "instance-config",
     "state-store",
     "engine-process",

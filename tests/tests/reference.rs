@@ -1,4 +1,4 @@
-//! `docs/REFERENCE.md` is made from the tables in the code, so that neither can be out of date.
+//! `docs/REFERENCE.md` and `docs/openapi.json` are made from the tables in the code, so that none can be out of date.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,15 +11,24 @@ const UPDATE: &str = "UPDATE_REFERENCE";
 
 #[test]
 fn the_reference_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/REFERENCE.md");
-    let wanted = reference();
+    assert_current("REFERENCE.md", &reference());
+}
+
+#[test]
+fn the_description_of_our_interface_is_current() {
+    let document = serde_json::to_string_pretty(&orch_api::openapi()).unwrap();
+    assert_current("openapi.json", &(document + "\n"));
+}
+
+fn assert_current(file: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
     if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, &wanted).unwrap();
+        std::fs::write(&path, wanted).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         found == wanted,
-        "docs/REFERENCE.md differs from the code: {UPDATE}=1 cargo test -p end-to-end --test reference"
+        "docs/{file} differs from the code: {UPDATE}=1 cargo test -p end-to-end --test reference"
     );
 }
 

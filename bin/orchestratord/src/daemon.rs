@@ -7,10 +7,11 @@ use gateway::{Gateway, ReplicaKey, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
 use pool_manager::{Node, PoolManager};
-use pool_managerd::api::{self, ApiState, LiveStats, Operations, SlotCounter};
+use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
 use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
+use crate::api::{self, ControlState};
 use crate::front::Front;
 use crate::metrics::Readings;
 use crate::routing::GatewayTraffic;
@@ -85,7 +86,8 @@ async fn live(
         loopback: address.ip().to_canonical().is_loopback(),
     };
     let degradable = gateway.clone();
-    let front = Front::new(gateway, api::router(state), door, Some(readings));
+    let control = ControlState { node: state };
+    let front = Front::new(gateway, api::router(control), door, Some(readings));
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");

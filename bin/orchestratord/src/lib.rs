@@ -5,6 +5,7 @@
 //!
 //! Read first: [`daemon::run`], the start-up story, and [`client::DaemonClient`], how commands talk to it.
 
+mod api;
 pub mod client;
 mod cross_origin;
 pub mod daemon;

@@ -46,7 +46,7 @@ impl Need {
 
 /// Whether a path belongs to our own interface; everything else speaks other people's protocols.
 pub fn is_ours(path: &str) -> bool {
-    path == "/v2" || path.starts_with("/v2/")
+    path == "/v2" || path.starts_with("/v2/") || path == orch_api::paths::OPENAPI
 }
 
 impl Door {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orch_core::{Failure, InstanceName, UnixMillis};
-use pool_manager::view::event_json;
+use pool_manager::view::told_event;
 use state_store::{EventQuery, EventRow, StateReader};
 
 use crate::arguments::EventsArguments;
@@ -74,7 +74,7 @@ fn read(reader: Option<&StateReader>, query: &EventQuery) -> Result<Vec<EventRow
 
 fn show_all(context: &Context, events: &[EventRow]) -> CommandResult {
     if context.printer.json() {
-        let events: Vec<_> = events.iter().map(event_json).collect();
+        let events: Vec<_> = events.iter().map(told_event).collect();
         return Ok(context.printer.document(&events)?);
     }
     show_stream(context, events)
@@ -83,7 +83,7 @@ fn show_all(context: &Context, events: &[EventRow]) -> CommandResult {
 fn show_stream(context: &Context, events: &[EventRow]) -> CommandResult {
     for event in events {
         if context.printer.json() {
-            context.printer.record(&event_json(event))?;
+            context.printer.record(&told_event(event))?;
         } else {
             context.printer.line(line(event))?;
         }

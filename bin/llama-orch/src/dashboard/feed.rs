@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use orch_core::{EventLevel, ExitCode, Failure, InstanceName, UnixMillis};
 use pool_manager::stats::Sampler;
 use ratatui::crossterm::event::{self, Event};
-use serde_json::Value;
 use state_store::EventQuery;
 
 use super::model::{EventLine, Message, Picture};
@@ -128,14 +127,13 @@ fn events_elsewhere(context: &Context, events_for: Option<&InstanceName>) -> Res
 }
 
 /// An event as `/v2/events` tells it.
-fn told_event(event: &Value) -> EventLine {
-    let text = |field: &str| event[field].as_str().unwrap_or("-");
+fn told_event(event: &orch_api::Event) -> EventLine {
     EventLine {
-        at: UnixMillis::from_rfc3339(text("ts")).unwrap_or_default(),
-        level: EventLevel::from_label(text("level")),
-        instance: plain(text("instance")),
-        kind: plain(text("event_type")),
-        message: plain(text("message")),
+        at: UnixMillis::from_rfc3339(&event.ts).unwrap_or_default(),
+        level: EventLevel::from_label(&event.level),
+        instance: plain(event.instance.as_deref().unwrap_or("-")),
+        kind: plain(&event.event_type),
+        message: plain(&event.message),
     }
 }
 

@@ -3,36 +3,20 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use instance_config::LoadedInstance;
+use orch_api::{Operation, RemoveRequest, StartRequest, StopRequest};
 use orch_core::{Failure, InstanceName, ReplicaId, UnixMillis};
 use pool_manager::view::{InstanceView, Viewer};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answers::{Refusal, valid};
-use super::{ApiState, Operation};
+use super::ApiState;
+use super::answers::{Refusal, optional, valid};
+use super::operations::Expected;
 use crate::compose;
-
-/// How `stop` and `restart` are meant; all optional.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct StopRequest {
-    /// Straight to the end.
-    pub force: bool,
-    /// How long requests in flight may take to finish.
-    pub drain_ms: u64,
-}
-
-/// How `DELETE` is meant.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct RemoveRequest {
-    pub force: bool,
-    pub keep_logs: bool,
-}
 
 type Accepted = Result<(StatusCode, Json<Operation>), Refusal>;
 
@@ -67,43 +51,49 @@ async fn describe_remnant(state: ApiState, name: String, failure: Failure) -> Re
     document.map_or(Err(failure.into()), |document| Ok(Json(document)))
 }
 
-pub(super) async fn start(State(state): State<ApiState>, Path(name): Path<String>) -> Accepted {
+pub(super) async fn start(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Accepted {
+    let request: StartRequest = optional(&valid(body)?)?;
     let instance = find(&state, &name).await?;
     let name = instance.config.name.to_string();
     let manager = state.manager.clone();
-    Ok(accepted(&state, "start", &name.clone(), async move { manager.up(&name).await }))
+    let expected = Expected::of(request.expect_change);
+    Ok(accepted(&state, "start", &name.clone(), expected, async move { manager.up(&name).await }))
 }
 
 pub(super) async fn stop(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-    request: Result<Json<StopRequest>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Accepted {
-    let Json(request) = valid(request)?;
+    let request: StopRequest = optional(&valid(body)?)?;
     // A config that broke or went away does not keep its engine from being stopped.
     let name = find(&state, &name).await.map_or(name, |instance| instance.config.name.to_string());
     let manager = state.manager.clone();
     let drain = Duration::from_millis(request.drain_ms);
-    Ok(accepted(
-        &state,
-        "stop",
-        &name.clone(),
-        async move { manager.down(&name, request.force, drain).await },
-    ))
+    let expected = Expected::of(request.expect_change);
+    let step = {
+        let name = name.clone();
+        async move { manager.down(&name, request.force, drain).await }
+    };
+    Ok(accepted(&state, "stop", &name, expected, step))
 }
 
 pub(super) async fn restart(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-    request: Result<Json<StopRequest>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Accepted {
-    let Json(request) = valid(request)?;
+    let request: StopRequest = optional(&valid(body)?)?;
     let instance = find(&state, &name).await?;
     let name = instance.config.name.to_string();
     let manager = state.manager.clone();
     let drain = Duration::from_millis(request.drain_ms);
     let step = async move { manager.restart(&name, request.force, drain).await };
-    Ok(accepted(&state, "restart", instance.config.name.as_str(), step))
+    Ok(accepted(&state, "restart", instance.config.name.as_str(), Expected::Change, step))
 }
 
 pub(super) async fn remove(
@@ -125,17 +115,23 @@ pub(super) async fn remove(
     let manager = state.manager.clone();
     let shown = name.clone();
     let step = async move { manager.remove(&name, request.force, request.keep_logs).await };
-    Ok(accepted(&state, "remove", &shown, step))
+    Ok(accepted(&state, "remove", &shown, Expected::Change, step))
 }
 
-fn accepted<F>(state: &ApiState, kind: &str, name: &str, step: F) -> (StatusCode, Json<Operation>)
+fn accepted<F>(
+    state: &ApiState,
+    kind: &str,
+    name: &str,
+    expected: Expected,
+    step: F,
+) -> (StatusCode, Json<Operation>)
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    (StatusCode::ACCEPTED, Json(state.operations.begin(kind, name, step)))
+    (StatusCode::ACCEPTED, Json(state.operations.begin(kind, name, expected, step)))
 }
 
-async fn find(state: &ApiState, selector: &str) -> Result<LoadedInstance, Failure> {
+pub(super) async fn find(state: &ApiState, selector: &str) -> Result<LoadedInstance, Failure> {
     let catalog = state.manager.refresh().await?;
     catalog.select(selector).cloned()
 }

@@ -1,6 +1,6 @@
 //! `/v2`: our own interface to the instances of one machine.
 
-mod answers;
+pub mod answers;
 mod instances;
 mod operations;
 mod stats;
@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::{get, post};
+use orch_api::paths;
 use orch_core::{InstanceName, ReplicaId};
 use pool_manager::view::Slots;
 use pool_manager::{Node, PoolManager, ReplicaSnapshot};
 
-pub use operations::{Operation, OperationState, Operations};
+pub use operations::{Expected, Operations};
 pub use stats::LiveStats;
-pub use system::DaemonStatus;
 
 /// How many slots of a ready replica are busy, where somebody counts them: at home the gateway.
 pub type SlotCounter = Arc<dyn Fn(&InstanceName, ReplicaId) -> Option<u32> + Send + Sync>;
@@ -52,16 +52,16 @@ impl ApiState {
 /// The routes of `/v2`. Who may call them is decided before.
 pub fn router(state: ApiState) -> Router {
     Router::new()
-        .route("/v2/version", get(system::version))
-        .route("/v2/daemon", get(system::status))
-        .route("/v2/events", get(system::events))
-        .route("/v2/instances", get(instances::list))
-        .route("/v2/instances/{name}", get(instances::describe).delete(instances::remove))
-        .route("/v2/instances/{name}/start", post(instances::start))
-        .route("/v2/instances/{name}/stop", post(instances::stop))
-        .route("/v2/instances/{name}/restart", post(instances::restart))
-        .route("/v2/stats", get(stats::list))
-        .route("/v2/operations/{id}", get(operations::show))
+        .route(paths::VERSION, get(system::version))
+        .route(paths::DAEMON, get(system::status))
+        .route(paths::EVENTS, get(system::events))
+        .route(paths::INSTANCES, get(instances::list))
+        .route(paths::INSTANCE, get(instances::describe).delete(instances::remove))
+        .route(paths::INSTANCE_START, post(instances::start))
+        .route(paths::INSTANCE_STOP, post(instances::stop))
+        .route(paths::INSTANCE_RESTART, post(instances::restart))
+        .route(paths::STATS, get(stats::list))
+        .route(paths::OPERATION, get(operations::show))
         .fallback(answers::no_such_path)
         .method_not_allowed_fallback(answers::no_such_method)
         .with_state(state)

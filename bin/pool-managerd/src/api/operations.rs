@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use orch_api::{Operation, OperationState};
 use orch_core::{ExitCode, Failure};
 use orch_runtime::Tasks;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -21,30 +22,26 @@ const KEPT: usize = 1024;
 /// A look waits no longer than this for the end.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
-/// How far an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OperationState {
-    Pending,
-    Running,
-    Done,
-    Failed,
+/// What is to become of a step that finds everything as it was to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It fails.
+    Change,
+    /// It is done.
+    Nothing,
 }
 
-/// One long step.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Operation {
-    pub id: Uuid,
-    /// `start`, `stop`, `restart` or `remove`.
-    pub kind: String,
-    pub instance: String,
-    pub state: OperationState,
-    pub error: Option<Failure>,
-}
+impl Expected {
+    /// As a request words it.
+    pub const fn of(expect_change: bool) -> Self {
+        if expect_change { Expected::Change } else { Expected::Nothing }
+    }
 
-impl Operation {
-    pub fn is_over(&self) -> bool {
-        matches!(self.state, OperationState::Done | OperationState::Failed)
+    /// Whether a failure only says that it was so before.
+    fn takes(self, failure: &Failure) -> bool {
+        let so_already =
+            matches!(failure.exit, ExitCode::AlreadyRunning | ExitCode::Starting | ExitCode::NotRunning);
+        self == Expected::Nothing && so_already
     }
 }
 
@@ -60,7 +57,7 @@ impl Operations {
     }
 
     /// Begins a step; it goes on whether or not anybody looks.
-    pub fn begin<F>(&self, kind: &str, instance: &str, step: F) -> Operation
+    pub fn begin<F>(&self, kind: &str, instance: &str, expected: Expected, step: F) -> Operation
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
@@ -70,6 +67,7 @@ impl Operations {
             instance: instance.to_owned(),
             state: OperationState::Running,
             error: None,
+            already: None,
         };
         let (sender, receiver) = watch::channel(operation.clone());
         self.remember(operation.id, receiver);
@@ -77,6 +75,10 @@ impl Operations {
             let result = step.await;
             sender.send_modify(|operation| match result {
                 Ok(()) => operation.state = OperationState::Done,
+                Err(failure) if expected.takes(&failure) => {
+                    operation.state = OperationState::Done;
+                    operation.already = Some(failure);
+                }
                 Err(failure) => {
                     operation.state = OperationState::Failed;
                     operation.error = Some(failure);

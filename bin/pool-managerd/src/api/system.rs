@@ -3,29 +3,17 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use orch_api::{DaemonStatus, Event, Version};
 use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
-use pool_manager::view::event_json;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use pool_manager::view::told_event;
+use serde::Deserialize;
 use state_store::EventQuery;
 
 use super::ApiState;
 use super::answers::{Refusal, valid};
 
-/// What `daemon status` prints; the names of the fields are a contract.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DaemonStatus {
-    pub running: bool,
-    pub pid: Option<u32>,
-    pub address: Option<String>,
-    pub uptime_seconds: Option<u64>,
-    pub rss_bytes: Option<u64>,
-    pub instances_running: usize,
-    pub version: String,
-}
-
-pub(super) async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION"), "api": "v2"}))
+pub(super) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), api: "v2".to_owned() })
 }
 
 pub(super) async fn status(State(state): State<ApiState>) -> Json<DaemonStatus> {
@@ -44,6 +32,7 @@ pub(super) async fn status(State(state): State<ApiState>) -> Json<DaemonStatus> 
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct EventFilter {
     instance: Option<String>,
     level: Option<String>,
@@ -59,13 +48,13 @@ pub(super) struct EventFilter {
 pub(super) async fn events(
     State(state): State<ApiState>,
     filter: Result<Query<EventFilter>, QueryRejection>,
-) -> Result<Json<Vec<Value>>, Refusal> {
+) -> Result<Json<Vec<Event>>, Refusal> {
     let Query(filter) = valid(filter)?;
     let query = filter.into_query()?;
     let read = move || state.node.store.events(&query).map_err(Failure::from);
     let cut = |error| Failure::new(ExitCode::General, format!("a look was cut short: {error}"));
     let events = tokio::task::spawn_blocking(read).await.map_err(cut)??;
-    Ok(Json(events.iter().map(event_json).collect()))
+    Ok(Json(events.iter().map(told_event).collect()))
 }
 
 impl EventFilter {

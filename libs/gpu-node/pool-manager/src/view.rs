@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use engine_process::{Handoff, LockHolder, Ownership, ProcessIdentity, Records};
 use instance_config::{BrokenInstance, Catalog, LoadedInstance};
+use orch_api::Event;
 use orch_core::{
     DesiredState, EngineProfile, Failure, Health, HomeLayout, InstanceName, ReplicaId, Status, UnixMillis,
     redact_args, redact_env_value,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use state_store::{EventQuery, RuntimeRow, StateReader};
 
@@ -20,49 +20,7 @@ use crate::changes;
 use crate::remnants::{Remnant, remnant, remnants};
 use crate::shown;
 
-/// Slots of a replica as the gateway sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slots {
-    pub idle: u32,
-    pub busy: u32,
-}
-
-/// One row of `ps`; the names of the fields are a contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InstanceView {
-    pub name: String,
-    pub replica_id: ReplicaId,
-    pub display_name: String,
-    pub uid: String,
-    pub pid: Option<u32>,
-    /// The port in use, or the configured one; 0 = chosen at the next start.
-    pub port: u16,
-    pub host: String,
-    pub backend: String,
-    /// The configured device; `None` = all, or the CPU.
-    pub device: Option<u32>,
-    pub model: String,
-    pub status: Status,
-    pub health: Health,
-    pub desired_state: DesiredState,
-    pub uptime_seconds: Option<u64>,
-    /// Automatic restarts since the last `up`.
-    pub restarts: u32,
-    /// RFC 3339; only while the restart policy waits.
-    pub next_restart_at: Option<String>,
-    /// As the daemon counts them; without one as the engine told when it became ready.
-    pub slots: Option<Slots>,
-    pub engine_version: Option<String>,
-    pub node_id: String,
-    pub last_error: Option<String>,
-    pub last_exit_code: Option<i32>,
-    /// The config changed in a way that the running engine has not heard of.
-    pub restart_needed: bool,
-    /// Why nobody may look at its process, which is taken for ours all the same. Told by whoever has looked, and never
-    /// passed on.
-    #[serde(skip)]
-    pub denied: Option<String>,
-}
+pub use orch_api::{InstanceView, Slots};
 
 /// Everything that views are made from.
 pub struct Viewer<'a> {
@@ -366,7 +324,7 @@ impl Viewer<'_> {
         let Some(reader) = self.reader else { return Ok(json!([])) };
         let query = EventQuery { instance: Some(name.clone()), limit: 10, ..EventQuery::default() };
         let events = reader.events(&query)?;
-        Ok(events.iter().map(event_json).collect())
+        Ok(json!(events.iter().map(told_event).collect::<Vec<_>>()))
     }
 
     fn health_history(&self, name: &InstanceName) -> Result<Value, Failure> {
@@ -403,16 +361,16 @@ fn slots_at_start(file: &Handoff) -> Slots {
 }
 
 /// An event as `events --json` prints it.
-pub fn event_json(event: &state_store::EventRow) -> Value {
-    json!({
-        "id": event.id,
-        "ts": event.ts.to_rfc3339(),
-        "instance": event.instance,
-        "level": event.level,
-        "event_type": event.event_type,
-        "message": event.message,
-        "meta": event.meta,
-    })
+pub fn told_event(event: &state_store::EventRow) -> Event {
+    Event {
+        id: event.id,
+        ts: event.ts.to_rfc3339(),
+        instance: event.instance.clone(),
+        level: event.level.to_string(),
+        event_type: event.event_type.clone(),
+        message: event.message.clone(),
+        meta: event.meta.clone(),
+    }
 }
 
 /// A config that cannot be used, as one line.

@@ -20,6 +20,11 @@ macro_rules! error_codes {
                 match self { $(ErrorCode::$variant => $label,)+ }
             }
 
+            /// The code of a name, if it is one of ours.
+            pub fn from_label(label: &str) -> Option<ErrorCode> {
+                match label { $($label => Some(ErrorCode::$variant),)+ _ => None }
+            }
+
             /// The HTTP status of a response that has not begun yet.
             pub const fn http_status(self) -> u16 {
                 match self { $(ErrorCode::$variant => $status,)+ }

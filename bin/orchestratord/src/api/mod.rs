@@ -1,0 +1,26 @@
+//! `/v2` of the control plane, one file a thing, beside what the node that is linked in answers itself.
+//!
+//! A file has its handlers and a `router()` over [`ControlState`] that mounts them under the paths of `orch_api`;
+//! [`router`] merges it. Every endpoint has a row in `orch_api::ENDPOINTS`, from which `/openapi.json` is made.
+
+mod description;
+
+use axum::Router;
+use pool_managerd::api::{ApiState, answers};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct ControlState {
+    /// The node of this machine.
+    pub(crate) node: ApiState,
+}
+
+/// Everything under `/v2`. Who may call it is decided before.
+pub(crate) fn router(state: ControlState) -> Router {
+    let node = pool_managerd::api::router(state.node.clone());
+    Router::new()
+        .merge(description::router())
+        .method_not_allowed_fallback(answers::no_such_method)
+        .with_state(state)
+        .merge(node)
+}

@@ -1,0 +1,231 @@
+//! How commands talk to a control plane.
+
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use orch_core::{ExitCode, Failure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, Operation, StartRequest, StopRequest, paths,
+};
+use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
+
+/// One look at an operation waits so long for its end.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// A control plane that is asked. Every call opens a connection of its own and is limited in time.
+#[derive(Clone)]
+pub struct Client {
+    host: String,
+    port: u16,
+    token: Option<String>,
+}
+
+impl Client {
+    /// The control plane that listens there.
+    pub fn new(host: String, port: u16, token: Option<String>) -> Self {
+        Self { host, port, token }
+    }
+
+    /// A control plane elsewhere: `http://host:port`. Fails with 2 on anything else.
+    pub fn remote(url: &str, token: Option<String>) -> Result<Self, Failure> {
+        let bad =
+            |why: &str| Failure::new(ExitCode::Usage, format!("{url} cannot be used as a server: {why}"));
+        let uri: http::Uri = url.parse().map_err(|_| bad("it is not a URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(bad("only http:// is spoken so far"));
+        }
+        let host = uri.host().ok_or_else(|| bad("it names no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port: uri.port_u16().unwrap_or(80), token })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("http://[{}]:{}", self.host, self.port)
+        } else {
+            format!("http://{}:{}", self.host, self.port)
+        }
+    }
+
+    /// All instances.
+    pub async fn instances(&self) -> Result<Vec<InstanceView>, Failure> {
+        self.get(paths::INSTANCES, ANSWER_LIMIT).await
+    }
+
+    /// What the instances use and do now.
+    pub async fn stats(&self) -> Result<Vec<InstanceStats>, Failure> {
+        self.get(paths::STATS, ANSWER_LIMIT).await
+    }
+
+    /// The newest events, newest first; of one instance where it is named.
+    pub async fn events(&self, instance: Option<&str>, limit: usize) -> Result<Vec<Event>, Failure> {
+        let instance = instance.map_or(String::new(), |name| format!("&instance={}", paths::escape(name)));
+        self.get(&format!("{}?limit={limit}{instance}", paths::EVENTS), ANSWER_LIMIT).await
+    }
+
+    /// The document of `describe`.
+    pub async fn describe(&self, name: &str) -> Result<Value, Failure> {
+        self.get(&paths::fill(paths::INSTANCE, &[name]), ANSWER_LIMIT).await
+    }
+
+    /// The daemon about itself.
+    pub async fn status(&self) -> Result<DaemonStatus, Failure> {
+        self.get(paths::DAEMON, CONNECT_LIMIT).await
+    }
+
+    /// Whether it answers at all.
+    pub async fn is_healthy(&self) -> bool {
+        let answer = self.send(Method::GET, "/health", None, CONNECT_LIMIT).await;
+        answer.is_ok_and(|(status, _)| status == StatusCode::OK)
+    }
+
+    /// Starts an instance. With `wait` this returns when it is ready, or fails with 23 when it still loads then;
+    /// without, when the start has begun. Fails with 21 or 23 when it runs or starts already.
+    pub async fn up(&self, name: &str, wait: Option<Duration>) -> Result<(), Failure> {
+        let path = paths::fill(paths::INSTANCE_START, &[name]);
+        let operation = self.post(&path, &StartRequest { expect_change: true }).await?;
+        self.follow_start(operation, wait).await
+    }
+
+    /// Stops an instance; `drain` bounds the wait for requests in flight. Fails with 20 when it is stopped already.
+    pub async fn down(&self, name: &str, force: bool, drain: Duration) -> Result<(), Failure> {
+        let path = paths::fill(paths::INSTANCE_STOP, &[name]);
+        let operation = self.post(&path, &stop_request(force, drain)).await?;
+        self.follow(operation, None).await
+    }
+
+    /// Stops and starts an instance.
+    pub async fn restart(
+        &self,
+        name: &str,
+        force: bool,
+        drain: Duration,
+        wait: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let path = paths::fill(paths::INSTANCE_RESTART, &[name]);
+        let operation = self.post(&path, &stop_request(force, drain)).await?;
+        self.follow_start(operation, wait.map(|wait| wait + drain)).await
+    }
+
+    /// Removes an instance.
+    pub async fn remove(&self, name: &str, force: bool, keep_logs: bool) -> Result<(), Failure> {
+        let path = paths::fill(paths::INSTANCE, &[name]);
+        let path = format!("{path}?force={force}&keep_logs={keep_logs}");
+        let operation = self.call(Method::DELETE, &path, None, ANSWER_LIMIT).await?;
+        self.follow(operation, None).await
+    }
+
+    async fn follow_start(&self, operation: Operation, wait: Option<Duration>) -> Result<(), Failure> {
+        let Some(wait) = wait else {
+            // A refusal comes at once; anything later is the instance's own story.
+            return match self.look(&operation, Duration::from_millis(100)).await?.error {
+                Some(failure) => Err(failure),
+                None => Ok(()),
+            };
+        };
+        self.follow(operation, Some(wait)).await
+    }
+
+    /// Waits for the end of an operation. Without a limit: as long as the daemon works on it.
+    async fn follow(&self, mut operation: Operation, limit: Option<Duration>) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while !operation.is_over() {
+            let left = limit.map_or(LOOK, |limit| limit.saturating_sub(begun.elapsed()));
+            if left.is_zero() {
+                let name = &operation.instance;
+                let seconds = limit.unwrap_or_default().as_secs();
+                let message = format!("{name} is still loading after {seconds} s; it is left running");
+                return Err(Failure::new(ExitCode::Starting, message)
+                    .hint(format!("watch it: llama-orch logs -f {name}")));
+            }
+            operation = self.look(&operation, left.min(LOOK)).await?;
+        }
+        operation.error.map_or(Ok(()), Err)
+    }
+
+    async fn look(&self, operation: &Operation, wait: Duration) -> Result<Operation, Failure> {
+        let path = paths::fill(paths::OPERATION, &[&operation.id.to_string()]);
+        self.get(&format!("{path}?wait_ms={}", wait.as_millis()), wait + ANSWER_LIMIT).await
+    }
+
+    /// What lies at a path; `path` may hold a query.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<T, Failure> {
+        self.call(Method::GET, path, None, limit).await
+    }
+
+    /// Sends a document and reads the answer.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.call(Method::POST, path, Some(json!(body)), ANSWER_LIMIT).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let (status, text) = self.send(method, path, body, limit).await?;
+        read_answer(status, &text)
+    }
+}
+
+fn stop_request(force: bool, drain: Duration) -> StopRequest {
+    let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+    StopRequest { force, drain_ms, expect_change: true }
+}
+
+/// The document of a success; a refusal as a failure with the exit code that it names.
+fn read_answer<T: DeserializeOwned>(status: StatusCode, text: &[u8]) -> Result<T, Failure> {
+    if status.is_success() {
+        // An answer without a body is a document that says nothing.
+        let text = if text.is_empty() { b"null" } else { text };
+        return serde_json::from_slice(text).map_err(|error| {
+            Failure::new(
+                ExitCode::DaemonUnreachable,
+                format!("the daemon's answer cannot be understood: {error}"),
+            )
+        });
+    }
+    if let Ok(refusal) = serde_json::from_slice::<ErrorBody>(text) {
+        return Err(refusal.into_failure());
+    }
+    // Whatever stands between, such as a proxy, may answer in its own words.
+    let exit = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ExitCode::Unauthorized,
+        StatusCode::NOT_FOUND => ExitCode::InstanceNotFound,
+        _ => ExitCode::General,
+    };
+    Err(Failure::new(exit, format!("the daemon answered {status}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_is_a_server_and_brackets_belong_to_the_url_alone() {
+        let client = Client::remote("http://[::1]:9000", None).unwrap();
+        assert_eq!((client.host.as_str(), client.port), ("::1", 9000));
+        assert_eq!(client.address(), "http://[::1]:9000");
+        for bad in ["https://host", "host:80", "", "ftp://host"] {
+            assert_eq!(Client::remote(bad, None).err().unwrap().exit, ExitCode::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_a_proxy_in_between_is_a_failure_all_the_same() {
+        let told = read_answer::<Value>(StatusCode::BAD_GATEWAY, b"<html>bad gateway</html>").unwrap_err();
+        assert_eq!(told.exit, ExitCode::General);
+        let told = read_answer::<Value>(StatusCode::UNAUTHORIZED, b"").unwrap_err();
+        assert_eq!(told.exit, ExitCode::Unauthorized);
+        assert_eq!(read_answer::<()>(StatusCode::NO_CONTENT, b""), Ok(()));
+    }
+}

@@ -1,0 +1,211 @@
+//! Everything that can be asked, as a table: servers mount it, the OpenAPI document is made from it.
+
+use crate::{
+    DaemonStatus, Event, InstanceStats, InstanceView, Operation, Shape, StartRequest, StopRequest, Version,
+    paths,
+};
+
+/// The method of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Looks.
+    Get,
+    /// Makes something, or begins a step.
+    Post,
+    /// Changes something.
+    Patch,
+    /// Removes something.
+    Delete,
+}
+
+impl Verb {
+    /// As HTTP writes it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        }
+    }
+}
+
+/// Where a parameter is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A segment of the path.
+    Path,
+    /// The query.
+    Query,
+    /// A header.
+    Header,
+}
+
+/// A parameter of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// As it is written.
+    pub name: &'static str,
+    /// Where it is written.
+    pub place: Place,
+    /// Its type in JSON Schema: `string`, `integer` or `boolean`.
+    pub kind: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What an answer is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Media {
+    /// One JSON document of this type.
+    Json(Shape),
+    /// A JSON document of no fixed type.
+    Document,
+    /// A JSON document, or a stream of server-sent events when `follow` asks for it; the type is that of an item.
+    JsonOrEvents(Shape),
+    /// A stream of server-sent events.
+    Events,
+    /// Nothing.
+    Nothing,
+}
+
+/// One thing that can be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// How.
+    pub verb: Verb,
+    /// Where: one of [`paths`].
+    pub path: &'static str,
+    /// Its name in generated clients.
+    pub id: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// What it takes beside a body.
+    pub parameters: &'static [Parameter],
+    /// The type of its body, where it takes one.
+    pub body: Option<Shape>,
+    /// The status of a success.
+    pub status: u16,
+    /// What a success answers.
+    pub answer: Media,
+}
+
+const fn path(name: &'static str, meaning: &'static str) -> Parameter {
+    Parameter { name, place: Place::Path, kind: "string", meaning }
+}
+
+const fn query(name: &'static str, kind: &'static str, meaning: &'static str) -> Parameter {
+    Parameter { name, place: Place::Query, kind, meaning }
+}
+
+const NAME: Parameter = path("name", "the instance: its uid, number, name or display name");
+
+const fn get(path: &'static str, id: &'static str, summary: &'static str, answer: Media) -> Endpoint {
+    Endpoint { verb: Verb::Get, path, id, summary, parameters: &[], body: None, status: 200, answer }
+}
+
+/// A step that takes time: it is accepted, and looked at under its id.
+const fn step(path: &'static str, id: &'static str, summary: &'static str, body: Option<Shape>) -> Endpoint {
+    let answer = Media::Json(Shape::of::<Operation>());
+    Endpoint { verb: Verb::Post, path, id, summary, parameters: &[NAME], body, status: 202, answer }
+}
+
+/// Everything under `/v2`.
+pub const ENDPOINTS: &[Endpoint] = &[
+    get(paths::VERSION, "version", "what the server is", Media::Json(Shape::of::<Version>())),
+    get(paths::DAEMON, "daemon", "the daemon about itself", Media::Json(Shape::of::<DaemonStatus>())),
+    Endpoint {
+        parameters: &[
+            query("instance", "string", "events of this instance only"),
+            query("level", "string", "this level and above"),
+            query("type", "string", "this type only"),
+            query("since", "string", "not before (RFC 3339)"),
+            query("after", "integer", "later than the event with this id, oldest first"),
+            query("limit", "integer", "at most so many (50, up to 1000)"),
+        ],
+        ..get(paths::EVENTS, "events", "what happened, newest first", Media::Json(Shape::list_of::<Event>()))
+    },
+    get(
+        paths::STATS,
+        "stats",
+        "what instances use and do now",
+        Media::Json(Shape::list_of::<InstanceStats>()),
+    ),
+    get(paths::INSTANCES, "instances", "all instances", Media::Json(Shape::list_of::<InstanceView>())),
+    Endpoint {
+        parameters: &[NAME],
+        ..get(
+            paths::INSTANCE,
+            "instance",
+            "everything about one instance, as `describe --json`",
+            Media::Document,
+        )
+    },
+    Endpoint {
+        verb: Verb::Delete,
+        parameters: &[
+            NAME,
+            query("force", "boolean", "also a running one"),
+            query("keep_logs", "boolean", "leave its logs"),
+        ],
+        ..step(paths::INSTANCE, "remove_instance", "removes an instance", None)
+    },
+    step(
+        paths::INSTANCE_START,
+        "start_instance",
+        "starts an instance; done when requests are routed to it",
+        Some(Shape::of::<StartRequest>()),
+    ),
+    step(
+        paths::INSTANCE_STOP,
+        "stop_instance",
+        "stops an instance; done when nothing is routed to it and its process is gone",
+        Some(Shape::of::<StopRequest>()),
+    ),
+    step(
+        paths::INSTANCE_RESTART,
+        "restart_instance",
+        "stops and starts an instance; starts a stopped one",
+        Some(Shape::of::<StopRequest>()),
+    ),
+    Endpoint {
+        parameters: &[
+            path("id", "the operation"),
+            query("wait_ms", "integer", "wait so long for its end, at most 60000"),
+        ],
+        ..get(paths::OPERATION, "operation", "how far a step is", Media::Json(Shape::of::<Operation>()))
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_endpoints_share_a_name_or_a_place() {
+        let ids: BTreeSet<_> = ENDPOINTS.iter().map(|endpoint| endpoint.id).collect();
+        let places: BTreeSet<_> =
+            ENDPOINTS.iter().map(|endpoint| (endpoint.verb.label(), endpoint.path)).collect();
+        assert_eq!((ids.len(), places.len()), (ENDPOINTS.len(), ENDPOINTS.len()));
+    }
+
+    #[test]
+    fn every_segment_to_fill_in_is_explained() {
+        for endpoint in ENDPOINTS {
+            let wanted: Vec<&str> = endpoint
+                .path
+                .split('/')
+                .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+                .collect();
+            let told: Vec<&str> = endpoint
+                .parameters
+                .iter()
+                .filter(|parameter| parameter.place == Place::Path)
+                .map(|parameter| parameter.name)
+                .collect();
+            assert_eq!(wanted, told, "{}", endpoint.path);
+        }
+    }
+}

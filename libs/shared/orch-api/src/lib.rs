@@ -1,0 +1,32 @@
+//! `/v2` as types: what is sent, what is answered, under which paths, and a client that speaks it.
+//!
+//! Servers mount their handlers under the paths of [`paths`] and answer with these types; commands ask through
+//! [`Client`]; the OpenAPI document is made from [`ENDPOINTS`]. So none of them can drift from the others. The crate
+//! deliberately knows no server, no home and no process.
+//!
+//! Read first: [`ENDPOINTS`], everything that can be asked, and [`ErrorBody`], how a refusal looks.
+
+#![warn(missing_docs)]
+
+mod client;
+mod document;
+mod endpoints;
+mod errors;
+mod events;
+mod instances;
+mod operations;
+pub mod paths;
+mod shape;
+mod stats;
+mod system;
+
+pub use client::Client;
+pub use document::openapi;
+pub use endpoints::{ENDPOINTS, Endpoint, Media, Parameter, Place, Verb};
+pub use errors::ErrorBody;
+pub use events::Event;
+pub use instances::{InstanceView, RemoveRequest, Slots, StartRequest, StopRequest};
+pub use operations::{Operation, OperationState};
+pub use shape::Shape;
+pub use stats::{InstanceStats, SlotActivity, SlotState};
+pub use system::{DaemonStatus, Version};

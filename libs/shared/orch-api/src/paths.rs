@@ -1,0 +1,71 @@
+//! The paths of `/v2`, as routers write them: `{…}` stands for one segment.
+
+/// The document that describes all of this.
+pub const OPENAPI: &str = "/openapi.json";
+
+/// What the server is.
+pub const VERSION: &str = "/v2/version";
+/// The daemon about itself.
+pub const DAEMON: &str = "/v2/daemon";
+/// What happened.
+pub const EVENTS: &str = "/v2/events";
+/// What instances use and do now.
+pub const STATS: &str = "/v2/stats";
+
+/// All instances.
+pub const INSTANCES: &str = "/v2/instances";
+/// One instance.
+pub const INSTANCE: &str = "/v2/instances/{name}";
+/// Starting it.
+pub const INSTANCE_START: &str = "/v2/instances/{name}/start";
+/// Stopping it.
+pub const INSTANCE_STOP: &str = "/v2/instances/{name}/stop";
+/// Stopping and starting it.
+pub const INSTANCE_RESTART: &str = "/v2/instances/{name}/restart";
+
+/// One long step.
+pub const OPERATION: &str = "/v2/operations/{id}";
+
+/// A path with its segments filled in, in their order. A segment may hold any character: what would end it is
+/// escaped.
+pub fn fill(path: &str, segments: &[&str]) -> String {
+    let mut segments = segments.iter();
+    let mut filled = String::with_capacity(path.len());
+    for part in path.split('/').skip(1) {
+        filled.push('/');
+        match segments.as_slice().first().filter(|_| part.starts_with('{')) {
+            Some(segment) => {
+                filled.push_str(&escape(segment));
+                segments.next();
+            }
+            None => filled.push_str(part),
+        }
+    }
+    filled
+}
+
+/// A text as one segment of a path, or as one value of a query.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            use std::fmt::Write as _;
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_filled_in_their_order_and_cannot_leave_their_place() {
+        assert_eq!(fill(INSTANCE_START, &["a b/../c"]), "/v2/instances/a%20b%2F..%2Fc/start");
+        assert_eq!(fill(INSTANCES, &[]), INSTANCES);
+        assert_eq!(fill("/{one}/and/{two}", &["1", "ü"]), "/1/and/%C3%BC");
+    }
+}
