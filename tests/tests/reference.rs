@@ -23,7 +23,7 @@ fn the_description_of_our_interface_is_current() {
 fn assert_current(file: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
     if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, wanted).unwrap();
+        std::fs::write(&path, wanted).expect("the docs folder takes a file");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
