@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::field::Field;
-use crate::gguf::trained_context;
+use crate::gguf::ModelShape;
 use crate::loaded::{load_document, write_document};
 use crate::reader::SCHEMA_VERSION;
 use crate::{Backend, Catalog, LoadedInstance, Template, resolve_model_path};
@@ -71,7 +71,7 @@ fn within_model(
     home: &HomeLayout,
 ) -> Result<LoadedInstance, Failure> {
     let model = resolve_model_path(&instance.config, &instance.path, home);
-    let trained = trained_context(&model).and_then(|trained| u32::try_from(trained).ok());
+    let trained = ModelShape::read(&model).context.and_then(|trained| u32::try_from(trained).ok());
     let Some(trained) = trained.filter(|_| new.context.is_none()) else { return Ok(instance) };
     if instance.config.model.context_size <= trained {
         return Ok(instance);

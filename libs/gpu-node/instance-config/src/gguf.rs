@@ -1,4 +1,5 @@
-//! The one fact that a config is checked against in the head of a GGUF file: the context the model was trained for.
+//! The figures of a model that stand in the head of its GGUF file: enough to say what context it was trained for and
+//! how much memory it takes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,37 +10,132 @@ use std::path::Path;
 const FARTHEST: u64 = 1024 * 1024;
 const LONGEST_KEY: u64 = 4096;
 
-/// The context length a model was trained for, if its file says so early enough.
-pub(crate) fn trained_context(path: &Path) -> Option<u64> {
-    let file = File::open(path).ok()?;
-    read_trained_context(&mut BufReader::new(file).take(FARTHEST)).ok().flatten()
+/// What a model's file tells of its shape; absent where it does not, or not early enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ModelShape {
+    /// Tokens it was trained for.
+    pub(crate) context: Option<u64>,
+    /// Layers (blocks).
+    pub(crate) layers: Option<u64>,
+    /// Width of the hidden state.
+    pub(crate) embedding: Option<u64>,
+    /// Attention heads; the largest number where layers differ.
+    pub(crate) heads: Option<u64>,
+    /// Heads whose keys and values are kept, over all layers together where layers differ.
+    pub(crate) kept_heads: Option<KeptHeads>,
+    /// Elements of one head's key, and of its value.
+    pub(crate) key_length: Option<u64>,
+    pub(crate) value_length: Option<u64>,
+    /// Tokens that it knows.
+    pub(crate) vocabulary: Option<u64>,
 }
 
-fn read_trained_context(reader: &mut impl Read) -> io::Result<Option<u64>> {
-    let mut magic = [0; 4];
-    reader.read_exact(&mut magic)?;
-    let version = u32::from_le_bytes(bytes(reader)?);
-    if &magic != b"GGUF" || !(2..=3).contains(&version) {
+/// Key and value heads, told once for all layers or for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptHeads {
+    EachLayer(u64),
+    /// The sum over all layers.
+    Together(u64),
+}
+
+impl ModelShape {
+    /// Reads the head of a file; one that cannot be read, or is no GGUF, tells nothing.
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut shape = Self::default();
+        if let Ok(file) = File::open(path) {
+            // What was read before the end of what may be read is as good as all of it.
+            let _ = shape.fill(&mut BufReader::new(file).take(FARTHEST));
+        }
+        shape
+    }
+
+    fn fill(&mut self, reader: &mut impl Read) -> io::Result<()> {
+        let mut magic = [0; 4];
+        reader.read_exact(&mut magic)?;
+        let version = u32::from_le_bytes(bytes(reader)?);
+        if &magic != b"GGUF" || !(2..=3).contains(&version) {
+            return Ok(());
+        }
+        let _tensors: [u8; 8] = bytes(reader)?;
+        let entries = u64::from_le_bytes(bytes(reader)?);
+        for _ in 0..entries {
+            let key = text(reader)?;
+            let kind = u32::from_le_bytes(bytes(reader)?);
+            let key = String::from_utf8_lossy(&key);
+            self.entry(&key, kind, reader)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &str, kind: u32, reader: &mut impl Read) -> io::Result<()> {
+        let name = key.split_once('.').map_or(key, |(_, name)| name);
+        let figure = match name {
+            "context_length" => &mut self.context,
+            "block_count" => &mut self.layers,
+            "embedding_length" => &mut self.embedding,
+            "attention.key_length" => &mut self.key_length,
+            "attention.value_length" => &mut self.value_length,
+            "attention.head_count" => {
+                self.heads = figures(reader, kind)?.map(|told| told.largest);
+                return Ok(());
+            }
+            "attention.head_count_kv" => {
+                self.kept_heads = figures(reader, kind)?.map(|told| match told.listed {
+                    true => KeptHeads::Together(told.sum),
+                    false => KeptHeads::EachLayer(told.largest),
+                });
+                return Ok(());
+            }
+            _ if key == "tokenizer.ggml.tokens" && kind == LIST => {
+                let kind = u32::from_le_bytes(bytes(reader)?);
+                let count = u64::from_le_bytes(bytes(reader)?);
+                self.vocabulary = Some(count);
+                return skip_list(reader, kind, count);
+            }
+            _ => return skip(reader, kind),
+        };
+        *figure = figures(reader, kind)?.map(|told| told.largest);
+        Ok(())
+    }
+}
+
+/// One number, or a list of them.
+struct Figures {
+    largest: u64,
+    sum: u64,
+    listed: bool,
+}
+
+/// Consumes a value; `None` when it is no whole number, nor a list of such.
+fn figures(reader: &mut impl Read, kind: u32) -> io::Result<Option<Figures>> {
+    if kind != LIST {
+        let one = whole_number(reader, kind)?;
+        return Ok(one.map(|one| Figures { largest: one, sum: one, listed: false }));
+    }
+    let kind = u32::from_le_bytes(bytes(reader)?);
+    let count = u64::from_le_bytes(bytes(reader)?);
+    let mut told = Figures { largest: 0, sum: 0, listed: true };
+    if !matches!(kind, 4 | 5 | 10 | 11) {
+        skip_list(reader, kind, count)?;
         return Ok(None);
     }
-    let _tensors: [u8; 8] = bytes(reader)?;
-    let entries = u64::from_le_bytes(bytes(reader)?);
-    for _ in 0..entries {
-        let key = text(reader)?;
-        let kind = u32::from_le_bytes(bytes(reader)?);
-        if key.ends_with(b".context_length") {
-            return whole_number(reader, kind);
-        }
-        skip(reader, kind)?;
+    for _ in 0..count {
+        let one = whole_number(reader, kind)?.unwrap_or_default();
+        told.largest = told.largest.max(one);
+        told.sum = told.sum.saturating_add(one);
     }
-    Ok(None)
+    Ok(Some(told))
 }
 
+/// Consumes a value of any type; `None` when it is no whole number.
 fn whole_number(reader: &mut impl Read, kind: u32) -> io::Result<Option<u64>> {
     Ok(match kind {
         4 | 5 => Some(u64::from(u32::from_le_bytes(bytes(reader)?))),
         10 | 11 => Some(u64::from_le_bytes(bytes(reader)?)),
-        _ => None,
+        _ => {
+            skip(reader, kind)?;
+            None
+        }
     })
 }
 
@@ -52,14 +148,18 @@ fn skip(reader: &mut impl Read, kind: u32) -> io::Result<()> {
         LIST => {
             let kind = u32::from_le_bytes(bytes(reader)?);
             let count = u64::from_le_bytes(bytes(reader)?);
-            match width(kind) {
-                Some(width) => discard(reader, count.saturating_mul(width)),
-                // Every text takes at least its length's eight bytes, so the reader's bound ends this loop.
-                None if kind == TEXT => (0..count).try_for_each(|_| skip_text(reader)),
-                None => Err(io::ErrorKind::InvalidData.into()),
-            }
+            skip_list(reader, kind, count)
         }
         _ => discard(reader, width(kind).ok_or(io::ErrorKind::InvalidData)?),
+    }
+}
+
+fn skip_list(reader: &mut impl Read, kind: u32, count: u64) -> io::Result<()> {
+    match width(kind) {
+        Some(width) => discard(reader, count.saturating_mul(width)),
+        // Every text takes at least its length's eight bytes, so the reader's bound ends this loop.
+        None if kind == TEXT => (0..count).try_for_each(|_| skip_text(reader)),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -122,6 +222,28 @@ mod tests {
         file
     }
 
+    fn shape_of(bytes: &[u8]) -> ModelShape {
+        let mut shape = ModelShape::default();
+        let _ = shape.fill(&mut &bytes[..]);
+        shape
+    }
+
+    #[test]
+    fn heads_that_differ_by_layer_are_summed_and_what_was_read_before_a_broken_end_counts() {
+        let list =
+            [&5u32.to_le_bytes()[..], &3u64.to_le_bytes(), &[8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]].concat();
+        let bytes = file(&[
+            entry("gemma3n.attention.head_count", 4, &8u32.to_le_bytes()),
+            entry("gemma3n.attention.head_count_kv", LIST, &list),
+            entry("gemma3n.block_count", 4, &3u32.to_le_bytes()),
+            entry("tokenizer.ggml.tokens", LIST, &[&TEXT.to_le_bytes()[..], &9u64.to_le_bytes()].concat()),
+        ]);
+        let shape = shape_of(&bytes);
+        assert_eq!(shape.heads, Some(8));
+        assert_eq!(shape.kept_heads, Some(KeptHeads::Together(10)));
+        assert_eq!((shape.layers, shape.vocabulary), (Some(3), Some(9)));
+    }
+
     fn text_value(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
     }
@@ -138,19 +260,19 @@ mod tests {
             entry("general.flag", 7, &[1]),
             entry("llama.context_length", 4, &2048u32.to_le_bytes()),
         ]);
-        assert_eq!(read_trained_context(&mut &bytes[..]).unwrap(), Some(2048));
+        assert_eq!(shape_of(&bytes).context, Some(2048));
     }
 
     #[test]
     fn a_file_without_the_figure_tells_nothing() {
-        assert_eq!(read_trained_context(&mut &file(&[])[..]).unwrap(), None);
+        assert_eq!(shape_of(&file(&[])), ModelShape::default());
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic_and_always_end(tail in proptest::collection::vec(any::<u8>(), 0..512)) {
             let bytes = [b"GGUF\x03\0\0\0", &tail[..]].concat();
-            let _ = read_trained_context(&mut &bytes[..]);
+            shape_of(&bytes);
         }
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use orch_core::{EngineProfile, Failure, HomeLayout, ReplicaId};
+use orch_core::{ByteCount, DeviceInfo, EngineProfile, Failure, HomeLayout, ReplicaId};
 
 use crate::access::is_writable;
 use crate::arguments::{has_flag, last_value};
 use crate::command::mask_variables;
 use crate::finding::{Finding, Report};
 use crate::flags::translate;
-use crate::gguf::trained_context;
+use crate::gguf::ModelShape;
 use crate::log_files::log_path;
+use crate::memory::{Place, belongs, estimate_memory};
 use crate::{
     Backend, Catalog, InstanceConfig, LoadMode, LoadedInstance, Replicas, check_model, resolve_model_path,
 };
@@ -30,6 +31,8 @@ pub struct LintFacts<'a> {
     /// By instance name; an instance that is not in it is not checked against an engine.
     pub engines: &'a BTreeMap<String, EngineFact>,
     pub cpu_count: u32,
+    /// The machine's own memory; `None` where that is not known.
+    pub host_memory: Option<ByteCount>,
     /// Whether somebody listens there now; our own running engines do not count.
     pub port_in_use: &'a dyn Fn(u16) -> bool,
 }
@@ -59,6 +62,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
     check_sizes(config, facts, &mut findings);
     check_dangerous_flags(config, &mut findings);
     check_engine(config, facts, &mut findings);
+    check_memory(instance, facts, &mut findings);
     check_without_effect(config, &mut findings);
     let said = findings.into_iter().map(|finding| finding.of(config.name.as_str()));
     instance.findings.iter().cloned().chain(said).collect()
@@ -76,7 +80,7 @@ fn check_model_file(instance: &LoadedInstance, facts: &LintFacts<'_>, findings: 
         return;
     }
     let context = effective_number(config, &["--ctx-size", "-c"], config.model.context_size);
-    if let Some(trained) = trained_context(&path).filter(|&trained| u64::from(context) > trained) {
+    if let Some(trained) = ModelShape::read(&path).context.filter(|&trained| u64::from(context) > trained) {
         let message = format!("{context} tokens are more than the model was trained for ({trained})");
         findings
             .push(Finding::warning("model.context_size", message).suggest(format!("use {trained} or less")));
@@ -276,23 +280,40 @@ fn check_engine(config: &InstanceConfig, facts: &LintFacts<'_>, findings: &mut V
     }
 }
 
-fn check_device(config: &InstanceConfig, profile: &EngineProfile, findings: &mut Vec<Finding>) {
-    let prefix = match config.gpu.backend {
-        Backend::Cpu => return,
-        Backend::Vulkan => "vulkan",
-        Backend::Cuda => "cuda",
-        Backend::Metal => "mtl",
-        Backend::Hip => "rocm",
+/// A start is never refused for it: the estimate rather says too much.
+fn check_memory(instance: &LoadedInstance, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {
+    let config = &instance.config;
+    let devices: &[DeviceInfo] = match facts.engines.get(config.name.as_str()) {
+        Some(EngineFact::Known(profile)) => &profile.devices,
+        _ => &[],
     };
+    let model = resolve_model_path(config, &instance.path, facts.home);
+    let Some(estimate) = estimate_memory(config, facts.home, &model, devices) else { return };
+    for (place, share) in estimate.places.iter().filter(|_| !estimate.at_most) {
+        let there = match place {
+            Place::Host => facts.host_memory,
+            Place::Device(id) => devices.iter().find(|device| device.id == *id).map(|it| it.memory_total),
+        };
+        let needed = share.total();
+        let Some(there) = there.filter(|there| *there < needed) else { continue };
+        let (field, whose) = match place {
+            Place::Host => ("model.path", "this machine".to_owned()),
+            Place::Device(id) => ("gpu.layers", id.clone()),
+        };
+        let message = format!("takes about {needed} of the memory of {whose}, which has {there}");
+        findings.push(
+            Finding::warning(field, message)
+                .suggest("use a smaller context or model, or fewer layers on the device"),
+        );
+    }
+}
+
+fn check_device(config: &InstanceConfig, profile: &EngineProfile, findings: &mut Vec<Finding>) {
     // An engine without any flags was not really probed.
-    if profile.flags.is_empty() {
+    if config.gpu.backend == Backend::Cpu || profile.flags.is_empty() {
         return;
     }
-    let of_backend = |id: &str| {
-        let id = id.to_ascii_lowercase();
-        id.starts_with(prefix) || id.starts_with(config.gpu.backend.label())
-    };
-    let count = profile.devices.iter().filter(|device| of_backend(&device.id)).count();
+    let count = profile.devices.iter().filter(|device| belongs(device, config.gpu.backend)).count();
     if config.gpu.device_id.is_none_or(|device| (device as usize) < count) && count > 0 {
         return;
     }

@@ -24,6 +24,7 @@ mod probe;
 mod record;
 mod remnants;
 mod removal;
+pub mod residency;
 mod shown;
 pub mod stats;
 mod supervisor;

@@ -63,6 +63,7 @@ impl<'a> Facts<'a> {
             home: self.home,
             engines: &self.engines,
             cpu_count: u32::try_from(cpus).unwrap_or(u32::MAX),
+            host_memory: engine_process::host_memory().map(|memory| memory.total),
             port_in_use: &self.port_in_use,
         }
     }

@@ -21,6 +21,8 @@ use windows as system;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{end_of_child, reap_all_but};
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use system::host_memory;
 pub(crate) use system::{
     ProcessHandle, args_of, bytes_read, forget_code, inherited_lock, lock_sharers, memory_kills,
     process_entry, process_table, sight, start_mark, take_out_head, usage,

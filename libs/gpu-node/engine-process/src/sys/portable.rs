@@ -117,6 +117,13 @@ pub(crate) fn bytes_read(pid: u32) -> Option<u64> {
     look(pid, what, |process| process.disk_usage().total_read_bytes)
 }
 
+pub(crate) fn host_memory() -> Option<crate::HostMemory> {
+    let what = sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    let system = sysinfo::System::new_with_specifics(what).ok()?;
+    let (total, available) = (ByteCount(system.total_memory()), ByteCount(system.available_memory()));
+    (total.0 > 0).then_some(crate::HostMemory { total, available })
+}
+
 /// Not counted by this system.
 #[cfg(unix)]
 pub(crate) fn memory_kills() -> Option<u64> {

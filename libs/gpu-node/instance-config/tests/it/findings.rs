@@ -28,6 +28,7 @@ fn report(sandbox: &Sandbox, facts: &Facts) -> Report {
         home: &sandbox.home,
         engines: &engines,
         cpu_count: 8,
+        host_memory: None,
         port_in_use: &|port| port == facts.busy_port,
     };
     lint(&sandbox.catalog(), &facts)
@@ -290,4 +291,20 @@ fn the_json_shape_is_the_one_scripts_rely_on() {
     assert_eq!(finding["instance"], "chat");
     assert_eq!(finding["field"], "server.host");
     assert!(finding["message"].is_string() && finding["suggestion"].is_string());
+}
+
+#[test]
+fn a_model_that_is_larger_than_its_device_is_told_with_both_figures() {
+    let facts = Facts::engine(EngineProfile { devices: vec![device("CUDA0")], ..engine() });
+    let gpu = json!({"gpu": {"backend": "cuda", "device_id": 0, "layers": 999}});
+    let sandbox = sandbox_with(&gpu);
+    let model = std::fs::File::options().write(true).open(sandbox.home.root().join("m.gguf")).unwrap();
+    model.set_len(1 << 40).unwrap();
+    let lines = lines(&report(&sandbox, &facts));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("warning gpu.layers: takes about 1.3 TiB of the memory of CUDA0")),
+        "{lines:?}"
+    );
 }

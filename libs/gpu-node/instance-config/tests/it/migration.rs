@@ -56,7 +56,13 @@ fn uuid(text: &str) -> uuid::Uuid {
 
 fn lint_of(plan: &MigrationPlan, sandbox: &Sandbox) -> Vec<Finding> {
     let engines = std::collections::BTreeMap::<String, EngineFact>::new();
-    let facts = LintFacts { home: &sandbox.home, engines: &engines, cpu_count: 4, port_in_use: &|_| false };
+    let facts = LintFacts {
+        home: &sandbox.home,
+        engines: &engines,
+        cpu_count: 4,
+        host_memory: None,
+        port_in_use: &|_| false,
+    };
     lint(&plan.catalog, &facts).findings
 }
 

@@ -12,6 +12,7 @@ mod end_request;
 mod files;
 mod handles;
 mod job;
+mod memory;
 mod network;
 mod process;
 mod waiting;
@@ -24,6 +25,7 @@ pub(crate) use files::{
     write_all_at,
 };
 pub(crate) use job::Job;
+pub(crate) use memory::host_memory;
 pub(crate) use network::{listener_on, port_is_free};
 pub(crate) use process::{
     ProcessHandle, args_of, bytes_read, forget_code, group_members, inherited_lock, lock_sharers,
