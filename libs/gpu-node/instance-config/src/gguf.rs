@@ -80,9 +80,12 @@ impl ModelShape {
                 return Ok(());
             }
             "attention.head_count_kv" => {
-                self.kept_heads = figures(reader, kind)?.map(|told| match told.listed {
-                    true => KeptHeads::Together(told.sum),
-                    false => KeptHeads::EachLayer(told.largest),
+                self.kept_heads = figures(reader, kind)?.map(|told| {
+                    if told.listed {
+                        KeptHeads::Together(told.sum)
+                    } else {
+                        KeptHeads::EachLayer(told.largest)
+                    }
                 });
                 return Ok(());
             }

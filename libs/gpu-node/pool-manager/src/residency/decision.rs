@@ -119,7 +119,7 @@ fn unload_idle(picture: &Picture, residents: &[Resident], decision: &mut Decisio
             let (instance, idle_for) = (it.instance.clone(), it.idle_for);
             decision.actions.push(Action::UnloadIdle { instance, idle_for });
         } else {
-            decision.sooner(Some(ttl - it.idle_for));
+            decision.sooner(Some(ttl.saturating_sub(it.idle_for)));
         }
     }
 }

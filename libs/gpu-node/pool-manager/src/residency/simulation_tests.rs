@@ -15,7 +15,7 @@ const LOAD: Duration = Duration::from_secs(2);
 const SERVICE: Duration = Duration::from_secs(3);
 
 fn name(number: usize) -> InstanceName {
-    InstanceName::new(&format!("m{number}")).unwrap()
+    InstanceName::new(format!("m{number}")).unwrap()
 }
 
 /// A model that is loaded on demand, with one slot.
@@ -62,7 +62,8 @@ impl World {
             let bytes = ByteCount::from_mib(model.size);
             let Some(ready) = model.ready else {
                 let Some(oldest) = model.queue.front() else { continue };
-                let urgency = Urgency::Requests { oldest_wait: self.now - *oldest, load_time: LOAD };
+                let urgency =
+                    Urgency::Requests { oldest_wait: self.now.saturating_sub(*oldest), load_time: LOAD };
                 let need = BTreeMap::from([(Place::Host, bytes)]);
                 picture.wants.push(Want {
                     instance: name(number),
@@ -106,7 +107,7 @@ impl World {
                 && let Some(came) = model.queue.pop_front()
             {
                 model.serving_until = Some(self.now + SERVICE);
-                self.longest_wait = self.longest_wait.max(self.now - came);
+                self.longest_wait = self.longest_wait.max(self.now.saturating_sub(came));
             }
         }
         let decision = decide(&self.picture(), &POLICY);
@@ -192,7 +193,7 @@ proptest! {
         prop_assert!(oldest_since_load <= POLICY.starvation + SERVICE + STEP, "{oldest_since_load:?}");
         let seconds = world.now.as_secs_f64();
         // One waits a little already while it is still served.
-            let most = (seconds / (POLICY.starvation - LOAD - SERVICE).as_secs_f64()) as usize + 2;
+            let most = (seconds / POLICY.starvation.saturating_sub(LOAD + SERVICE).as_secs_f64()) as usize + 2;
         prop_assert!(world.loads <= most, "{} loads in {seconds} s", world.loads);
     }
 }
