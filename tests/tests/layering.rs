@@ -89,7 +89,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["llama-orch", "orchestratord", "pool-managerd"]),
     ("windows-sys", &["engine-process"]),
     ("procfs", &["engine-process"]),
-    ("reqwest", &["engine-provisioner", "model-provisioner"]),
+    ("reqwest", &["engine-provisioner", "gateway", "model-provisioner"]),
     ("ratatui", &["llama-orch"]),
     ("anyhow", &["llama-orch", "orchestratord", "pool-managerd", "xtask"]),
 ];

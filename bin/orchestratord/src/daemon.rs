@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::{Gateway, ReplicaKey, TableHandle};
+use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
 use pool_manager::{Node, PoolManager};
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::api::{self, ControlState};
 use crate::front::Front;
 use crate::metrics::Readings;
+use crate::routes::routes;
 use crate::routing::GatewayTraffic;
 
 /// For the last bytes to requests that had to be cut off when their time to finish was over.
@@ -33,11 +34,12 @@ pub struct DaemonOptions {
 pub fn run(options: &DaemonOptions) -> Result<(), Failure> {
     let home = &options.home;
     let settings = load_settings(options)?;
+    let routes = routes(&settings, &|name| std::env::var(name).ok())?;
     let node = compose::open_node(home)?;
     let daemon = HomeDaemon::claim(home)?;
     let addr_flag = options.flags.iter().find(|(key, _)| *key == ADDR).map(|(_, value)| value.clone());
     let runtime = compose::runtime()?;
-    let result = runtime.block_on(live(node, settings, daemon, addr_flag));
+    let result = runtime.block_on(live(node, settings, routes, daemon, addr_flag));
     runtime.shutdown_timeout(compose::LAST_MOMENTS);
     result
 }
@@ -51,6 +53,7 @@ pub fn load_settings(options: &DaemonOptions) -> Result<Settings, Failure> {
 async fn live(
     node: Node,
     settings: Settings,
+    routes: Routes,
     daemon: HomeDaemon,
     addr_flag: Option<String>,
 ) -> Result<(), Failure> {
@@ -67,7 +70,7 @@ async fn live(
     let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     let readings = Readings::new(manager.clone(), &node_id);
-    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), readings.registry(), None);
+    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), routes, readings.registry(), None);
 
     let state = ApiState {
         node: Arc::clone(&node),

@@ -108,7 +108,7 @@ mod tests {
     use std::time::Duration;
 
     use axum::routing::get;
-    use gateway::{Limits, MetricsRegistry, TableHandle};
+    use gateway::{Limits, MetricsRegistry, Routes, TableHandle};
     use orch_runtime::{GuardSettings, ServeOptions, Tasks, Token, TokenSet, serve};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -129,8 +129,13 @@ mod tests {
             local: Token::new("local-token-of-this-test").unwrap(),
             loopback: true,
         };
-        let gateway =
-            Gateway::new(TableHandle::default(), Limits::default(), MetricsRegistry::default(), None);
+        let gateway = Gateway::new(
+            TableHandle::default(),
+            Limits::default(),
+            Routes::default(),
+            MetricsRegistry::default(),
+            None,
+        );
         Front::new(gateway, Router::new().route("/v2/loose", loose), door, None)
     }
 

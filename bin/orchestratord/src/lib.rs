@@ -11,6 +11,7 @@ mod cross_origin;
 pub mod daemon;
 mod front;
 mod metrics;
+mod routes;
 mod routing;
 
 pub use pool_managerd::{compose, daemon_file};

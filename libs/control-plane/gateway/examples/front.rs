@@ -8,7 +8,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 
 use gateway::{
-    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle,
+    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RoutedInstance, Routes, RoutingTable, TableHandle,
 };
 use hyper::service::service_fn;
 use orch_core::{InstanceName, ReplicaId, Status, UnixMillis};
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engines = addresses.collect::<Result<Vec<_>, _>>()?;
     let table = TableHandle::default();
     table.publish(RoutingTable::new(vec![chat(&engines)?]));
-    let gateway = Gateway::new(table, Limits::default(), MetricsRegistry::default(), None);
+    let gateway = Gateway::new(table, Limits::default(), Routes::default(), MetricsRegistry::default(), None);
     let service = service_fn(move |request| {
         let gateway = gateway.clone();
         async move { Ok::<_, Infallible>(gateway.handle(request).await) }

@@ -7,19 +7,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Response, Uri};
+use http::{HeaderMap, Response, StatusCode, Uri};
 use llm_adapters::{EndMarker, EventAligner, MessageStartRepair, Problem};
 use orch_core::ErrorCode;
 use tokio::time::Instant;
 
 use crate::body::GatewayBody;
-use crate::dispatch::{Dispatched, Outgoing, dispatch};
+use crate::dispatch::{Dispatched, Outgoing, dispatch, dispatch_remote};
 use crate::facts::Facts;
 use crate::flight::Flight;
 use crate::gateway::Shared;
 use crate::headers::{clean_request, clean_response};
 use crate::quota::Estimate;
-use crate::route::Route;
+use crate::rewrite::Rewrite;
+use crate::routes::{Chain, Destination, may_try_next};
 use crate::stream::{Events, IdleWatch, StreamBody};
 use crate::{respond, route};
 
@@ -55,32 +56,85 @@ impl Call {
         let mut facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
         facts.class = self.flight.arrival.caller.class_of(facts.class);
         self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
-        let snapshot = self.shared.snapshot()?;
-        let route = route::find_route(&snapshot, facts.model.as_deref())?;
-        self.check_caller(&facts, &route)?;
         let uri = engine_uri(&self.parts.uri, &self.path)?;
         let mut headers = std::mem::take(&mut self.parts.headers);
         clean_request(&mut headers);
         let method = self.parts.method.clone();
-        let outgoing = Outgoing { method, uri, headers, body: self.body.clone(), ready_at };
-        let targets = route.targets();
+        let mut outgoing = Outgoing { method, uri, headers, body: self.body.clone(), ready_at };
+        let shared = Arc::clone(&self.shared);
+        let Chain { destinations, rewrite } = match &self.instance {
+            // Who names the instance in the path goes around all routes.
+            Some(instance) => Chain::local(Some(instance)),
+            None => shared.routes.chain(facts.model.as_deref()),
+        };
+        self.check_caller(&facts, &destinations)?;
+        let places = destinations.len();
+        for (number, place) in destinations.into_iter().enumerate() {
+            let found = self.try_place(place, rewrite, &mut outgoing).await;
+            let problem = match found {
+                Ok(dispatched) if number + 1 == places || !is_turned_away(dispatched.head.status) => {
+                    let name = facts.model.unwrap_or_else(|| dispatched.target.replica.key.pool_id.clone());
+                    return Ok((dispatched, name));
+                }
+                Ok(dispatched) => format!("it answered {}", dispatched.head.status),
+                Err(problem) if number + 1 == places || !may_try_next(problem.code) => return Err(problem),
+                Err(problem) => problem.message,
+            };
+            tracing::info!(
+                request_id = %self.flight.request_id(), model = facts.model, "the route's next place is tried: {problem}"
+            );
+        }
+        Err(Problem::new(ErrorCode::PoolUnavailable, "the route of this model leads nowhere"))
+    }
+
+    /// Asks one place of a chain.
+    async fn try_place(
+        &mut self,
+        place: Destination,
+        rewrite: Option<&Rewrite>,
+        outgoing: &mut Outgoing,
+    ) -> Result<Dispatched, Problem> {
+        let rewritten = |body: &Bytes, model: Option<&str>| match (rewrite, model) {
+            (None, None) => Ok(body.clone()),
+            (rewrite, model) => rewrite.unwrap_or(&Rewrite::default()).apply(body, model),
+        };
         let limits = &self.shared.limits;
-        let dispatched = dispatch(&targets, route.node, &outgoing, &mut self.flight, limits).await;
-        let dispatched = dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))?;
-        let name = facts.model.unwrap_or_else(|| dispatched.target.replica.key.pool_id.clone());
-        Ok((dispatched, name))
+        match place {
+            Destination::Local(model) => {
+                outgoing.body = rewritten(&self.body, None)?;
+                let snapshot = self.shared.snapshot()?;
+                let route = route::find_route(&snapshot, model.as_deref())?;
+                let targets = route.targets();
+                let dispatched = dispatch(&targets, route.node, outgoing, &mut self.flight, limits).await;
+                dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))
+            }
+            Destination::Remote { target, model } => {
+                let speaks = target.provider.as_ref().is_some_and(|it| it.speaks(self.flight.dialect()));
+                if !speaks {
+                    let message = format!("{model} is served by a provider that does not speak this API");
+                    return Err(Problem::new(ErrorCode::InvalidParams, message).param("model"));
+                }
+                outgoing.body = rewritten(&self.body, Some(&model))?;
+                dispatch_remote(&target, outgoing, &mut self.flight, limits).await
+            }
+        }
     }
 
     /// Holds the request to what its key may do and use.
-    fn check_caller(&mut self, facts: &Facts, route: &Route<'_, '_>) -> Result<(), Problem> {
+    fn check_caller(&mut self, facts: &Facts, places: &[Destination]) -> Result<(), Problem> {
         let caller = &self.flight.arrival.caller;
+        let snapshot = self.shared.snapshot()?;
+        if let [Destination::Local(model)] = places {
+            // What nobody knows is told first.
+            route::find_route(&snapshot, model.as_deref())?;
+        }
         let asked = facts.model.as_deref().unwrap_or_default();
-        if !route.instances().all(|instance| caller.may_ask(asked, instance.name.as_str())) {
+        if !places.iter().all(|place| place.is_open_to(caller, asked, &snapshot)) {
             let message = "this key may not ask for this model; GET /v1/models lists those it may ask for";
             return Err(Problem::new(ErrorCode::Forbidden, message).param("model"));
         }
         let Some(quota) = &caller.quota else { return Ok(()) };
-        let context = || route.targets().iter().filter_map(|target| target.replica.slot_context).max();
+        let context = || places.iter().filter_map(|place| place.context(&snapshot)).max();
         let estimate = if self.flight.takes_slot() {
             Estimate::of(self.body.len(), facts.max_tokens, context())
         } else {
@@ -136,6 +190,11 @@ impl Call {
             idle: IdleWatch::new(self.shared.limits.token_idle),
         })
     }
+}
+
+/// Whether somebody else may well take what was answered with this.
+fn is_turned_away(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
 /// Path and query as the engine gets them.

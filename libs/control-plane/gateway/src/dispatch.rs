@@ -33,7 +33,7 @@ pub(crate) struct Outgoing {
     pub(crate) ready_at: Instant,
 }
 
-/// The head of an engine's answer, and who gives it.
+/// The head of an answer, and who gives it.
 pub(crate) struct Dispatched {
     pub(crate) head: response::Parts,
     pub(crate) answer: Answer,
@@ -90,6 +90,34 @@ pub(crate) async fn dispatch(
         }
     }
     Err(problem)
+}
+
+/// Asks somebody else's server.
+pub(crate) async fn dispatch_remote(
+    target: &Arc<Target>,
+    request: &Outgoing,
+    flight: &mut Flight,
+    limits: &Limits,
+) -> Result<Dispatched, Problem> {
+    let key = &target.replica.key;
+    let busy = || Problem::new(ErrorCode::PoolUnavailable, "the provider is not used any more");
+    let Some(provider) = &target.provider else { return Err(busy()) };
+    let slot = SlotGuard::enter(&target.live, flight.takes_slot()).ok_or_else(busy)?;
+    flight.dispatch(target, slot);
+    flight.handed_over(request.ready_at);
+    // Boxed: most requests stay on the machine.
+    let sent = Box::pin(tokio::time::timeout(limits.answer, provider.send(request)));
+    let Ok(answered) = sent.await else {
+        let message = "the provider gave no answer within the limit";
+        return Err(Problem::new(ErrorCode::DecodeTimeout, message).at(&key.node_id, &key.pool_id));
+    };
+    let (head, answer) = answered?;
+    Ok(Dispatched {
+        head,
+        answer: Answer::Remote(answer),
+        target: Arc::clone(target),
+        attempt: flight.attempts(),
+    })
 }
 
 impl Failed {
@@ -169,5 +197,6 @@ async fn send(
         own: &target.headers.own(&request_id),
     };
     flight.handed_over(request.ready_at);
-    connection.send(&head, &request.body).await
+    let (head, answer) = connection.send(&head, &request.body).await?;
+    Ok((head, Answer::Engine(answer)))
 }

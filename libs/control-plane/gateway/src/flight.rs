@@ -111,6 +111,11 @@ impl Flight {
         self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at });
     }
 
+    /// How many replicas have had it.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.trace.attempts
+    }
+
     /// The request's bytes go out now; `ready` is when the last byte of it had come in.
     pub(crate) fn handed_over(&self, ready: Instant) {
         self.metrics.handed_over(ready.elapsed());

@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::live::{Snapshot, TableHandle};
 use crate::metrics::{Metrics, MetricsRegistry};
 use crate::record::{Log, RequestLog};
+use crate::routes::Routes;
 use crate::{models, respond};
 
 /// Serves the data plane over the current routing table. Clones share everything.
@@ -33,6 +34,7 @@ pub struct Gateway {
 pub(crate) struct Shared {
     table: TableHandle,
     pub(crate) limits: Limits,
+    pub(crate) routes: Routes,
     metrics: Arc<Metrics>,
     log: Log,
     degraded: ArcSwap<Vec<String>>,
@@ -63,16 +65,19 @@ impl Shared {
 }
 
 impl Gateway {
-    /// A gateway over the tables published to `table`. `registry` may already hold metrics of others: the
+    /// A gateway over the tables published to `table` and the `routes` that a user has written down. `registry` may already hold metrics of others: the
     /// gateway adds its own and shows them together. Every request that is over is told to `log`.
     pub fn new(
         table: TableHandle,
         limits: Limits,
+        routes: Routes,
         registry: MetricsRegistry,
         log: Option<Arc<dyn RequestLog>>,
     ) -> Self {
         let metrics = Arc::new(Metrics::new(registry, table.clone()));
-        Self { shared: Arc::new(Shared { table, limits, metrics, log, degraded: ArcSwap::default() }) }
+        Self {
+            shared: Arc::new(Shared { table, limits, routes, metrics, log, degraded: ArcSwap::default() }),
+        }
     }
 
     /// The routing table in use: for publishing, draining and counting.
@@ -132,11 +137,12 @@ impl Gateway {
             Asked::Metrics => self.shared.metrics.render().map(respond::metrics).map_err(|error| {
                 Problem::new(ErrorCode::Internal, format!("the metrics cannot be written: {error}"))
             }),
-            Asked::Models => {
-                self.shared.snapshot().map(|snapshot| respond::json(&models::list(&snapshot, caller)))
-            }
+            Asked::Models => self
+                .shared
+                .snapshot()
+                .map(|snapshot| respond::json(&models::list(&snapshot, &self.shared.routes, caller))),
             Asked::Model(name) => self.shared.snapshot().and_then(|snapshot| {
-                models::find(&snapshot, caller, name).map(|model| respond::json(&model))
+                models::find(&snapshot, &self.shared.routes, caller, name).map(|model| respond::json(&model))
             }),
             Asked::Engine { .. } | Asked::Unknown => {
                 Err(Problem::new(ErrorCode::NotFound, "there is nothing at this path"))

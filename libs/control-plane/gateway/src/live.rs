@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::headers::TargetHeaders;
 use crate::metrics::ReplicaMetrics;
+use crate::provider::Provider;
 use crate::signs::{Signs, SignsCounter};
 use crate::table::{Replica, ReplicaKey, RoutedInstance, RoutingTable};
 use crate::upstream::IdleConnections;
@@ -38,7 +39,7 @@ pub(crate) struct LiveReplica {
 }
 
 impl LiveReplica {
-    fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
             in_flight: AtomicUsize::new(0),
@@ -80,6 +81,8 @@ pub(crate) struct Target {
     pub(crate) live: Arc<LiveReplica>,
     pub(crate) headers: TargetHeaders,
     pub(crate) metrics: OnceLock<ReplicaMetrics>,
+    /// Set where this is somebody else's server.
+    pub(crate) provider: Option<Provider>,
 }
 
 impl Target {
@@ -245,5 +248,6 @@ fn target(
         replica: replica.clone(),
         live,
         metrics: OnceLock::new(),
+        provider: None,
     })
 }

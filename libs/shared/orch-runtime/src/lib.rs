@@ -28,7 +28,7 @@ pub use request_id::RequestId;
 pub use serve::{ServeOptions, serve};
 pub use settings::{
     AuthSettings, ControlPlaneSettings, FullPolicy, KEYS, Limits, NodeSettings, Origin, PlacementStrategy,
-    Provider, SettingKey, SettingKind, SettingValue, Settings,
+    Provider, RouteSetting, SettingKey, SettingKind, SettingValue, Settings,
 };
 pub use tasks::Tasks;
 pub use termination::termination;

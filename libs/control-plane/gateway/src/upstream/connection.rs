@@ -53,7 +53,7 @@ impl Connection {
         mut self,
         head: &RequestHead<'_>,
         body: &Bytes,
-    ) -> Result<(response::Parts, Answer), SendError> {
+    ) -> Result<(response::Parts, EngineAnswer), SendError> {
         let mut out = Vec::with_capacity(1024);
         write_head(&mut out, head, body.len());
         let mut sent = 0;
@@ -61,7 +61,7 @@ impl Connection {
         let AnswerHead { parts, framing, keep_alive } = answer;
         // An answer that came before all of the request went leaves the rest of it in nobody's hands.
         let reusable = keep_alive && sent == out.len() + body.len();
-        Ok((parts, Answer { connection: self, framing, reusable }))
+        Ok((parts, EngineAnswer { connection: self, framing, reusable }))
     }
 
     /// Writes while it can and reads while there is something: an engine may refuse a request before it has
@@ -123,13 +123,13 @@ impl Connection {
 }
 
 /// The body of an answer together with the connection that it comes from.
-pub(crate) struct Answer {
+pub(crate) struct EngineAnswer {
     connection: Connection,
     framing: Framing,
     reusable: bool,
 }
 
-impl Answer {
+impl EngineAnswer {
     /// Whether nothing of the body is left.
     pub(crate) fn is_over(&self) -> bool {
         self.framing == Framing::Over

@@ -6,10 +6,12 @@
 //! answer are slices of the buffer they were read into, and a caller who leaves takes the engine's connection
 //! along at once. What is said on the wire is in [`codec`], which knows no socket.
 
+mod answer;
 mod codec;
 mod connection;
 mod pool;
 
+pub(crate) use answer::Answer;
 pub(crate) use codec::RequestHead;
-pub(crate) use connection::{Answer, Connection, SendError};
+pub(crate) use connection::{Connection, SendError};
 pub(crate) use pool::IdleConnections;

@@ -7,4 +7,5 @@ mod failing;
 mod keys;
 mod passing;
 mod recording;
+mod routing;
 mod support;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway::{
-    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RequestLog, RequestRecord, RoutedInstance,
+    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RequestLog, RequestRecord, RoutedInstance, Routes,
     RoutingTable, TableHandle,
 };
 use hyper::service::service_fn;
@@ -225,20 +225,25 @@ impl Front {
     }
 
     pub(crate) async fn start_with(instances: Vec<RoutedInstance>, limits: Limits) -> Self {
-        let front = Self::serve(limits).await;
+        Self::start_routed(instances, limits, Routes::default()).await
+    }
+
+    /// With routes that a user has written down.
+    pub(crate) async fn start_routed(instances: Vec<RoutedInstance>, limits: Limits, routes: Routes) -> Self {
+        let front = Self::serve(limits, routes).await;
         front.publish(instances);
         front
     }
 
     /// A gateway that has not been told of anything yet.
     pub(crate) async fn without_table() -> Self {
-        Self::serve(Limits::default()).await
+        Self::serve(Limits::default(), Routes::default()).await
     }
 
-    async fn serve(limits: Limits) -> Self {
+    async fn serve(limits: Limits, routes: Routes) -> Self {
         let records = Arc::new(Records::default());
         let (table, registry) = (TableHandle::default(), MetricsRegistry::default());
-        let gateway = Gateway::new(table, limits, registry, Some(records.clone()));
+        let gateway = Gateway::new(table, limits, routes, registry, Some(records.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();

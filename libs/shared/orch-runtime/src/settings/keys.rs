@@ -141,4 +141,15 @@ pub(super) const PROVIDER_KEYS: &[(&str, &str)] = &[
     ("models", "models it serves"),
 ];
 
+/// Keys of one `[routes.<name>]`, with their meanings.
+pub(super) const ROUTE_KEYS: &[(&str, &str)] = &[
+    (
+        "to",
+        "where a request may go, tried in this order: instances, aliases, or provider/model; absent: its own name",
+    ),
+    ("set", "fields that every request gets, whatever it says itself"),
+    ("default", "fields for requests that do not say anything else"),
+    ("strip", "fields that are taken out of every request"),
+];
+
 pub(super) const PROVIDER_KINDS: &[&str] = &["openai", "anthropic", "ollama", "vllm", "tgi", "mlx"];

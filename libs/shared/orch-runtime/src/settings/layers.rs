@@ -7,6 +7,9 @@ use toml::{Table, Value};
 
 use super::keys::{KEYS, STORE, SettingKey};
 
+/// Sections that hold tables with names of the user's own.
+const NAMED: [&str; 2] = ["providers", "routes"];
+
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,12 +109,12 @@ impl<'a> Layers<'a> {
 
     /// Keys the table does not know, in the file or among the flags.
     pub(super) fn reject_unknown(&mut self) {
-        for (section, content) in self.file.iter().filter(|(section, _)| *section != "providers") {
+        for (section, content) in self.file.iter().filter(|(section, _)| !NAMED.contains(&section.as_str())) {
             let known: Vec<_> =
                 KEYS.iter().filter(|key| key.section() == section).map(SettingKey::name).collect();
             match content {
                 _ if known.is_empty() => {
-                    let sections = KEYS.iter().map(SettingKey::section).chain(["providers"]);
+                    let sections = KEYS.iter().map(SettingKey::section).chain(NAMED);
                     self.problems.push(unknown(section, "", sections));
                 }
                 Value::Table(entries) => {

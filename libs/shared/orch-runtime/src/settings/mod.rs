@@ -3,6 +3,7 @@
 mod keys;
 mod layers;
 mod providers;
+mod routes;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use keys::{KEYS, SettingKey};
 use layers::Layers;
 pub use layers::{Origin, SettingKind, SettingValue};
 pub use providers::Provider;
+pub use routes::RouteSetting;
 
 /// Far above any real settings file, low enough to read a wrong file without harm.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -36,6 +38,7 @@ pub struct Settings {
     /// `capture.bodies`
     pub capture_bodies: bool,
     pub providers: BTreeMap<String, Provider>,
+    pub routes: BTreeMap<String, RouteSetting>,
     /// `workflow.allow_run`
     pub workflow_allow_run: bool,
     values: Vec<SettingValue>,
@@ -127,13 +130,16 @@ impl Settings {
     ) -> Self {
         layers.reject_unknown();
         reject_unbuilt(layers, folder);
+        let providers = providers::read(file, &mut layers.problems);
+        let routes = routes::read(file, &providers, &mut layers.problems);
         let settings = Self {
             orchestratord: control_plane(layers),
             pool_managerd: node(layers),
             auth: auth(layers, environment, folder),
             limits: limits(layers),
             capture_bodies: layers.flag("capture.bodies"),
-            providers: providers::read(file, &mut layers.problems),
+            providers,
+            routes,
             workflow_allow_run: layers.flag("workflow.allow_run"),
             values: Vec::new(),
         };

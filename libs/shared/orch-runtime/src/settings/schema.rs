@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{KEYS, PROVIDER_KEYS, PROVIDER_KINDS, SettingKey};
+use super::keys::{KEYS, PROVIDER_KEYS, PROVIDER_KINDS, ROUTE_KEYS, SettingKey};
 use super::layers::SettingKind;
 
 /// Generated from the table of keys, so that it cannot differ from what is read.
@@ -13,6 +13,7 @@ pub(super) fn json_schema() -> Value {
         section["properties"][key.name()] = property(key);
     }
     sections.insert("providers".to_owned(), json!({ "type": "object", "additionalProperties": provider() }));
+    sections.insert("routes".to_owned(), json!({ "type": "object", "additionalProperties": route() }));
     let mut schema = closed_object(&sections);
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "Settings of a llama-orch home (config.toml)".into();
@@ -61,4 +62,18 @@ fn provider() -> Value {
     let mut provider = closed_object(&properties);
     provider["required"] = json!(["kind"]);
     provider
+}
+
+fn route() -> Value {
+    let texts = json!({ "type": "array", "items": { "type": "string", "minLength": 1 } });
+    let mut properties = Map::new();
+    for (name, meaning) in ROUTE_KEYS {
+        let mut property = match *name {
+            "set" | "default" => json!({ "type": "object" }),
+            _ => texts.clone(),
+        };
+        property["description"] = (*meaning).into();
+        properties.insert((*name).to_owned(), property);
+    }
+    closed_object(&properties)
 }

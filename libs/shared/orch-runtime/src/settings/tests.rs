@@ -197,6 +197,38 @@ fn a_token_file_without_tokens_is_refused() {
 }
 
 #[test]
+fn routes_are_read_and_their_mistakes_named() {
+    let good = "[providers.far]\nkind = 'openai'\nmodels = ['m']\n[routes.fast]\nto = ['chat', 'far/m']\n\
+                set = { temperature = 0.2, chat_template_kwargs = { enable_thinking = false } }\n\
+                default = { max_tokens = 64 }\nstrip = ['logit_bias']\n[routes.chat]\nstrip = 'seed'";
+    let settings = Sources::file(good).load().unwrap();
+    let fast = &settings.routes["fast"];
+    assert_eq!(fast.to, ["chat", "far/m"]);
+    assert_eq!(fast.set["chat_template_kwargs"]["enable_thinking"], false);
+    assert_eq!((&fast.default["max_tokens"], &fast.strip), (&64.into(), &vec!["logit_bias".to_owned()]));
+    assert_eq!(
+        (&settings.routes["chat"].to, &settings.routes["chat"].strip),
+        (&vec!["chat".to_owned()], &vec!["seed".to_owned()])
+    );
+    for (text, problem) in [
+        ("routes = 3", "routes has to hold tables"),
+        ("[routes.fast]\nto = []", "routes.fast.to has to name 1 to 16"),
+        ("[routes.fast]\nto = ['']", "routes.fast.to has to be a list of texts"),
+        ("[routes.fast]\nset = { model = 'x' }", "routes.fast cannot change `model`"),
+        ("[routes.fast]\nset = { a = 1979-05-27 }", "routes.fast.set holds a time"),
+        ("[routes.fast]\nstirp = ['x']", "did you mean routes.fast.strip?"),
+        ("[routes.'']\nto = ['a']", "has to be a name"),
+        (
+            "[providers.far]\nkind = 'openai'\nmodels = ['m']\n[routes.fast]\nto = ['far/n']",
+            "routes.fast.to names n, which is not among providers.far.models",
+        ),
+    ] {
+        let refusal = Sources::file(text).refusal();
+        assert!(refusal.contains(problem), "{text}: {refusal}");
+    }
+}
+
+#[test]
 fn providers_are_read_and_their_mistakes_named() {
     let good = "[providers.far]\nkind = 'openai'\nbase_url = 'https://far.example/v1'\napi_key_env = 'FAR_KEY'\nmodels = ['m']";
     let settings = Sources::file(good).load().unwrap();
