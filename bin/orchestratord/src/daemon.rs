@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
-use orch_runtime::{ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
+use orch_runtime::{
+    PlacementStrategy, ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination,
+};
 use pool_manager::{Node, PoolManager};
 use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
 use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
@@ -71,6 +73,7 @@ async fn live(
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     let readings = Readings::new(manager.clone(), &node_id);
     let gateway = Gateway::new(table.clone(), gateway_limits(&settings), routes, readings.registry(), None);
+    gateway.set_strategy(strategy(settings.orchestratord.placement_strategy));
 
     let state = ApiState {
         node: Arc::clone(&node),
@@ -141,6 +144,15 @@ fn gateway_limits(settings: &Settings) -> gateway::Limits {
         token_idle: settings.limits.token_idle,
         retries: settings.limits.retries,
         ..gateway::Limits::default()
+    }
+}
+
+const fn strategy(setting: PlacementStrategy) -> gateway::Strategy {
+    match setting {
+        PlacementStrategy::Affinity => gateway::Strategy::Affinity,
+        PlacementStrategy::RoundRobin => gateway::Strategy::RoundRobin,
+        PlacementStrategy::LeastLoaded => gateway::Strategy::LeastLoaded,
+        PlacementStrategy::Random => gateway::Strategy::Random,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutingTable, TableHandle};
+use gateway::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable, TableHandle};
 use orch_core::{DesiredState, InstanceName, ReplicaId, Status, UnixMillis};
 use pool_manager::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
 
@@ -33,6 +33,9 @@ impl GatewayTraffic {
             draining: false,
             slots_total: snapshot.slots_total,
             slot_context: snapshot.context,
+            device_mask: snapshot.device_mask.clone(),
+            // Nobody measures it here yet: free slots and names decide.
+            free_vram: None,
             last_good_probe: snapshot.last_good_probe,
         })
     }
@@ -52,7 +55,8 @@ impl Traffic for GatewayTraffic {
             });
             routed.replicas.extend(self.replica(snapshot));
         }
-        self.table.publish(RoutingTable::new(instances.into_values().collect()));
+        let home = RoutedNode { id: self.node_id.clone(), online: true };
+        self.table.publish(RoutingTable::new(instances.into_values().collect()).with_nodes(vec![home]));
     }
 
     fn probed(&self, instance: &InstanceName, replica: ReplicaId, at: UnixMillis) {

@@ -45,6 +45,8 @@ fn chat(engines: &[SocketAddr]) -> Result<RoutedInstance, Box<dyn Error>> {
         draining: false,
         slots_total: 4,
         slot_context: None,
+        device_mask: None,
+        free_vram: None,
         last_good_probe: UnixMillis(1),
     });
     Ok(RoutedInstance {

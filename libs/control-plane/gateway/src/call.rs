@@ -56,6 +56,7 @@ impl Call {
         let mut facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
         facts.class = self.flight.arrival.caller.class_of(facts.class);
         self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
+        facts.request_id = Some(self.flight.request_id().clone());
         let uri = engine_uri(&self.parts.uri, &self.path)?;
         let mut headers = std::mem::take(&mut self.parts.headers);
         clean_request(&mut headers);
@@ -70,7 +71,7 @@ impl Call {
         self.check_caller(&facts, &destinations)?;
         let places = destinations.len();
         for (number, place) in destinations.into_iter().enumerate() {
-            let found = self.try_place(place, rewrite, &mut outgoing).await;
+            let found = self.try_place(place, rewrite, &mut facts, &mut outgoing).await;
             let problem = match found {
                 Ok(dispatched) if number + 1 == places || !is_turned_away(dispatched.head.status) => {
                     let name = facts.model.unwrap_or_else(|| dispatched.target.replica.key.pool_id.clone());
@@ -92,6 +93,7 @@ impl Call {
         &mut self,
         place: Destination,
         rewrite: Option<&Rewrite>,
+        facts: &mut Facts,
         outgoing: &mut Outgoing,
     ) -> Result<Dispatched, Problem> {
         let rewritten = |body: &Bytes, model: Option<&str>| match (rewrite, model) {
@@ -104,8 +106,8 @@ impl Call {
                 outgoing.body = rewritten(&self.body, None)?;
                 let snapshot = self.shared.snapshot()?;
                 let route = route::find_route(&snapshot, model.as_deref())?;
-                let targets = route.targets();
-                let dispatched = dispatch(&targets, route.node, outgoing, &mut self.flight, limits).await;
+                route.place(facts, &self.path, &outgoing.body)?;
+                let dispatched = dispatch(&route, facts, outgoing, &mut self.flight, limits).await;
                 dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))
             }
             Destination::Remote { target, model } => {

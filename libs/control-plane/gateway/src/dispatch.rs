@@ -11,10 +11,12 @@ use orch_core::ErrorCode;
 use tokio::time::Instant;
 
 use crate::admission::SlotGuard;
-use crate::choose::{Wanted, choose};
+use crate::choose::Found;
+use crate::facts::Facts;
 use crate::flight::Flight;
 use crate::limits::Limits;
 use crate::live::Target;
+use crate::route::Route;
 use crate::table::ReplicaKey;
 use crate::upstream::{Answer, Connection, RequestHead, SendError};
 
@@ -54,8 +56,8 @@ enum Failed {
 
 /// Tries replicas of the route until one begins to answer. Gives nothing when none can be tried at all.
 pub(crate) async fn dispatch(
-    targets: &[&Arc<Target>],
-    node: Option<&str>,
+    route: &Route<'_, '_>,
+    facts: &mut Facts,
     request: &Outgoing,
     flight: &mut Flight,
     limits: &Limits,
@@ -63,12 +65,19 @@ pub(crate) async fn dispatch(
     let mut tried: Vec<ReplicaKey> = Vec::new();
     let mut problem = None;
     while tried.len() <= limits.retries as usize {
-        let Some(target) = choose(targets.iter().copied(), Wanted { node, tried: &tried }) else { break };
+        let target = match route.find(facts, &tried, false) {
+            Found::Target(target) => target,
+            Found::Refused(refusal) => {
+                problem = problem.or(Some(refusal));
+                break;
+            }
+            Found::Busy | Found::Unready | Found::Exhausted => break,
+        };
         let Some(slot) = SlotGuard::enter(&target.live, flight.takes_slot()) else {
             tried.push(target.replica.key.clone());
             continue;
         };
-        flight.dispatch(target, slot);
+        flight.dispatch(target, slot, &facts.ties);
         match attempt(target, request, flight, limits).await {
             Ok((head, answer)) => {
                 let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -79,7 +88,7 @@ pub(crate) async fn dispatch(
                     request_id = %flight.request_id(), replica = %target.replica.key, ?failed, "no answer"
                 );
                 if flight.takes_slot() && !matches!(failed, Failed::Refused) {
-                    target.live.signs.broke_off();
+                    target.live.broke_off();
                 }
                 problem = Some(failed.problem(target));
                 if !failed.may_try_another(request, flight) {
@@ -103,7 +112,7 @@ pub(crate) async fn dispatch_remote(
     let busy = || Problem::new(ErrorCode::PoolUnavailable, "the provider is not used any more");
     let Some(provider) = &target.provider else { return Err(busy()) };
     let slot = SlotGuard::enter(&target.live, flight.takes_slot()).ok_or_else(busy)?;
-    flight.dispatch(target, slot);
+    flight.dispatch(target, slot, &Arc::default());
     flight.handed_over(request.ready_at);
     // Boxed: most requests stay on the machine.
     let sent = Box::pin(tokio::time::timeout(limits.answer, provider.send(request)));

@@ -1,13 +1,16 @@
 //! What a request says about itself, read once: the model it names, and what its headers ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use llm_adapters::Problem;
 use orch_core::ErrorCode;
+use orch_runtime::RequestId;
 use tokio::time::Instant;
 
+use crate::choose::Ties;
 use crate::incoming::asked_fields;
 
 pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
@@ -74,6 +77,12 @@ pub(crate) struct Facts {
     pub(crate) deadline: Option<Instant>,
     pub(crate) session: Option<String>,
     pub(crate) placement: Placement,
+    /// Under which its choices are written down.
+    pub(crate) request_id: Option<RequestId>,
+    /// What ties it to replicas; empty where there is nothing to choose.
+    pub(crate) ties: Arc<Ties>,
+    /// The prompt's tokens, once an engine has counted them.
+    pub(crate) prompt_tokens: Option<u64>,
 }
 
 impl Facts {
@@ -102,6 +111,7 @@ impl Facts {
                 avoid: ids(headers, &AVOID)?,
                 device_mask: text(headers, &DEVICE_MASK)?.map(str::to_owned),
             },
+            ..Self::default()
         })
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::admission::SlotGuard;
 use crate::caller::Caller;
+use crate::choose::{Promise, Ties};
 use crate::live::Target;
 use crate::metrics::{CancelReason, Metrics};
 use crate::quota::Permit;
@@ -49,6 +50,7 @@ struct Dispatched {
     target: Arc<Target>,
     _slot: SlotGuard,
     at: Instant,
+    promise: Promise,
 }
 
 /// Moments of a request that its record tells.
@@ -101,14 +103,15 @@ impl Flight {
     }
 
     /// The request is handed to a replica; an earlier replica's place is given back.
-    pub(crate) fn dispatch(&mut self, target: &Arc<Target>, slot: SlotGuard) {
+    pub(crate) fn dispatch(&mut self, target: &Arc<Target>, slot: SlotGuard, ties: &Arc<Ties>) {
         let at = Instant::now();
         if self.dispatched.is_none() && self.takes_slot() {
             self.metrics.of(target).started.inc();
         }
         self.trace.attempts = self.trace.attempts.saturating_add(1);
         self.trace.first_dispatch.get_or_insert(at);
-        self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at });
+        let promise = Promise::of(&target.live.memory, ties);
+        self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at, promise });
     }
 
     /// How many replicas have had it.
@@ -138,8 +141,11 @@ impl Flight {
         if !self.settle() {
             return;
         }
-        let Some(Dispatched { target, .. }) = &self.dispatched else { return };
+        let Some(Dispatched { target, promise, .. }) = &self.dispatched else { return };
         if self.takes_slot() {
+            if status.is_success() {
+                target.live.memory.answered(promise, usage);
+            }
             // An engine that refuses has used nothing.
             if let Some(permit) = self.permit.as_mut().filter(|_| status.is_success()) {
                 permit.used(usage, self.trace.pieces);

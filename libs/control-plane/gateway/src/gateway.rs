@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::body::GatewayBody;
 use crate::call::Call;
 use crate::caller::Caller;
+use crate::choose::{Decision, Strategy};
 use crate::flight::{Arrival, Flight};
 use crate::incoming::read_request;
 use crate::limits::Limits;
@@ -88,6 +89,16 @@ impl Gateway {
     /// What `/ready` admits to while it still says yes.
     pub fn set_degraded(&self, reasons: Vec<String>) {
         self.shared.degraded.store(Arc::new(reasons));
+    }
+
+    /// Decides among replicas in this way from now on.
+    pub fn set_strategy(&self, strategy: Strategy) {
+        self.shared.table.chooser().set_strategy(strategy);
+    }
+
+    /// Why the latest requests went where they went, the newest first.
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.shared.table.chooser().decisions().latest()
     }
 
     /// Answers one request, under the id that it carries or a new one.

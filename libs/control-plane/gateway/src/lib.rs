@@ -37,6 +37,7 @@ mod upstream;
 
 pub use body::{AnswerBroken, GatewayBody};
 pub use caller::{Caller, CallerFacts};
+pub use choose::{Considered, Decision, Strategy};
 pub use facts::Class;
 pub use gateway::Gateway;
 pub use limits::Limits;
@@ -50,4 +51,4 @@ pub use respond::refuse;
 pub use rewrite::Rewrite;
 pub use routes::{RouteRule, Routes};
 pub use signs::Signs;
-pub use table::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutingTable};
+pub use table::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable};

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use http::StatusCode;
 use orch_core::UnixMillis;
 use orch_runtime::CancellationToken;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use crate::choose::{Breaker, Chooser, ReplicaMemory, Standing};
 use crate::headers::TargetHeaders;
 use crate::metrics::ReplicaMetrics;
 use crate::provider::Provider;
@@ -36,6 +39,9 @@ pub(crate) struct LiveReplica {
     pub(crate) closed: CancellationToken,
     pub(crate) idle: IdleConnections,
     pub(crate) signs: SignsCounter,
+    breaker: Mutex<Breaker>,
+    /// What its cache should hold.
+    pub(crate) memory: ReplicaMemory,
 }
 
 impl LiveReplica {
@@ -52,7 +58,39 @@ impl LiveReplica {
             closed: CancellationToken::new(),
             idle: IdleConnections::default(),
             signs: SignsCounter::default(),
+            breaker: Mutex::default(),
+            memory: ReplicaMemory::default(),
         }
+    }
+
+    /// A whole answer to a generation came, good or not.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.signs.answered(status);
+        if status.is_success() {
+            self.breaker().succeeded();
+        } else if SignsCounter::is_failure(status) {
+            self.breaker().failed(Instant::now());
+        }
+    }
+
+    /// An answer to a generation broke off, or none came.
+    pub(crate) fn broke_off(&self) {
+        self.signs.broke_off();
+        self.breaker().failed(Instant::now());
+    }
+
+    /// What to expect of it, by how its latest generations went.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        self.breaker().standing(now)
+    }
+
+    /// A request goes there.
+    pub(crate) fn chosen(&self, now: Instant) {
+        self.breaker().chosen(now);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -78,6 +116,8 @@ impl LiveReplica {
 /// One replica as a request sees it.
 pub(crate) struct Target {
     pub(crate) replica: Replica,
+    /// The replica's own, to be kept where a target is not.
+    pub(crate) key: Arc<ReplicaKey>,
     pub(crate) live: Arc<LiveReplica>,
     pub(crate) headers: TargetHeaders,
     pub(crate) metrics: OnceLock<ReplicaMetrics>,
@@ -106,6 +146,7 @@ impl Target {
         let probe = self.live.good_probe.load(Ordering::Relaxed);
         self.live.refused_at_probe.fetch_max(probe, Ordering::Relaxed);
         self.live.idle.clear();
+        self.live.memory.forget_all();
     }
 }
 
@@ -113,6 +154,8 @@ impl Target {
 pub(crate) struct Snapshot {
     pub(crate) table: RoutingTable,
     pub(crate) targets: Vec<Vec<Arc<Target>>>,
+    /// The same for all tables of a gateway.
+    pub(crate) chooser: Arc<Chooser>,
 }
 
 impl Snapshot {
@@ -140,6 +183,7 @@ pub struct TableHandle {
 struct Inner {
     current: ArcSwapOption<Snapshot>,
     live: Mutex<HashMap<ReplicaKey, Arc<LiveReplica>>>,
+    chooser: Arc<Chooser>,
 }
 
 impl TableHandle {
@@ -161,7 +205,12 @@ impl TableHandle {
             }
         }
         *live = next;
-        self.inner.current.store(Some(Arc::new(Snapshot { table, targets })));
+        let chooser = Arc::clone(&self.inner.chooser);
+        self.inner.current.store(Some(Arc::new(Snapshot { table, targets, chooser })));
+    }
+
+    pub(crate) fn chooser(&self) -> &Chooser {
+        &self.inner.chooser
     }
 
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
@@ -246,6 +295,7 @@ fn target(
     Arc::new(Target {
         headers: TargetHeaders::new(instance, replica),
         replica: replica.clone(),
+        key: Arc::new(replica.key.clone()),
         live,
         metrics: OnceLock::new(),
         provider: None,

@@ -115,11 +115,14 @@ impl Provider {
             draining: false,
             slots_total: SLOTS,
             slot_context: None,
+            device_mask: None,
+            free_vram: None,
             engine_version: None,
             last_good_probe: UnixMillis(0),
         };
         Target {
             headers: TargetHeaders::new(&instance, &replica),
+            key: Arc::new(replica.key.clone()),
             replica,
             live: Arc::new(LiveReplica::new(address)),
             metrics: OnceLock::new(),

@@ -6,8 +6,10 @@ use std::time::Duration;
 use llm_adapters::Problem;
 use orch_core::{ErrorCode, Status};
 
+use crate::choose::{Found, PromptPrefix, Ties, Wanted, check_placement};
+use crate::facts::Facts;
 use crate::live::{Snapshot, Target};
-use crate::table::RoutedInstance;
+use crate::table::{ReplicaKey, RoutedInstance};
 
 /// How long a client is asked to wait for something that is on its way, and for something that somebody has
 /// to do.
@@ -25,6 +27,24 @@ pub(crate) struct Route<'s, 'm> {
 impl<'s> Route<'s, '_> {
     pub(crate) fn targets(&self) -> Vec<&'s Arc<Target>> {
         self.indices.iter().flat_map(|&index| &self.snapshot.targets[index]).collect()
+    }
+
+    /// Refuses a request that is pinned to something that cannot have it, and finds out what ties the others to
+    /// the replicas of this route.
+    pub(crate) fn place(&self, facts: &mut Facts, path: &str, body: &[u8]) -> Result<(), Problem> {
+        check_placement(&facts.placement, self.snapshot, &self.indices)?;
+        if self.snapshot.chooser.asks_for_ties(self.targets().len()) {
+            let prefix = PromptPrefix::of_request(path, body);
+            facts.ties = Arc::new(Ties::new(facts.session.as_deref(), prefix));
+        }
+        Ok(())
+    }
+
+    /// Looks for a replica that can take a request now; `needs_slot` if it is to wait where no slot is free.
+    pub(crate) fn find(&self, facts: &Facts, tried: &[ReplicaKey], needs_slot: bool) -> Found<'s> {
+        let placement = &facts.placement;
+        let wanted = Wanted { node: self.node, placement, tried, needs_slot, context: facts.prompt_tokens };
+        self.snapshot.chooser.find(facts, &wanted, &self.targets())
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &'s RoutedInstance> {

@@ -43,9 +43,14 @@ impl SignsCounter {
         if status.is_success() {
             self.progressed();
             self.failures.store(0, Ordering::Relaxed);
-        } else if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+        } else if Self::is_failure(status) {
             self.failed(status.as_u16());
         }
+    }
+
+    /// Whether a status is the engine's own fault. 501 says "not my work".
+    pub(crate) fn is_failure(status: StatusCode) -> bool {
+        status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
     }
 
     /// An answer broke off, or none came.

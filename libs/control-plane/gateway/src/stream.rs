@@ -164,7 +164,7 @@ impl StreamBody {
             self.target.live.idle.put(connection);
         }
         if self.flight.takes_slot() {
-            self.target.live.signs.answered(self.status);
+            self.target.live.answered(self.status);
         }
         self.flight.done(self.status, &self.usage.finish());
         let rest = joined(data, &held);
@@ -190,7 +190,7 @@ impl StreamBody {
         let key = &self.target.replica.key;
         let problem = Problem::new(code, message).at(&key.node_id, &key.pool_id);
         if self.flight.takes_slot() {
-            self.target.live.signs.broke_off();
+            self.target.live.broke_off();
         }
         self.flight.broken(self.status, &problem, &self.usage.finish());
         if self.events.is_none() {

@@ -37,6 +37,10 @@ pub struct Replica {
     pub slots_total: u32,
     /// Tokens that fit one slot, as the engine reports it.
     pub slot_context: Option<u64>,
+    /// The devices that it may use, as the engine was told (`CUDA0`); `None` where it was told nothing.
+    pub device_mask: Option<String>,
+    /// Bytes of device memory that are free on its devices, where that is known.
+    pub free_vram: Option<u64>,
     /// When the last good probe was. A replica that refused a connection is left out until this grows.
     pub last_good_probe: UnixMillis,
 }
@@ -52,6 +56,8 @@ impl fmt::Debug for Replica {
             .field("draining", &self.draining)
             .field("slots_total", &self.slots_total)
             .field("slot_context", &self.slot_context)
+            .field("device_mask", &self.device_mask)
+            .field("free_vram", &self.free_vram)
             .field("last_good_probe", &self.last_good_probe)
             .finish()
     }
@@ -83,10 +89,19 @@ pub struct RoutedInstance {
     pub replicas: Vec<Replica>,
 }
 
+/// A machine with engines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutedNode {
+    pub id: String,
+    /// Whether it can be reached.
+    pub online: bool,
+}
+
 /// Every instance, and the names that lead to it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingTable {
     pub(crate) instances: Vec<RoutedInstance>,
+    pub(crate) nodes: Vec<RoutedNode>,
     routes: HashMap<String, Vec<usize>>,
 }
 
@@ -105,7 +120,14 @@ impl RoutingTable {
         for (index, instance) in instances.iter().enumerate() {
             routes.insert(instance.name.to_string(), vec![index]);
         }
-        Self { instances, routes }
+        Self { instances, nodes: Vec::new(), routes }
+    }
+
+    /// The same table with the nodes that clients may name, whether or not anything runs there now.
+    #[must_use]
+    pub fn with_nodes(mut self, nodes: Vec<RoutedNode>) -> Self {
+        self.nodes = nodes;
+        self
     }
 
     /// The instances that a model name leads to, and the node it insists on (`name@node`).

@@ -106,6 +106,7 @@ mod tests {
             api_key: None,
             slots_total: 1,
             context: None,
+            device_mask: None,
             last_good_probe: UnixMillis(probe),
             created_at: UnixMillis(0),
             restarts: 0,

@@ -31,6 +31,8 @@ pub struct ReplicaSnapshot {
     pub slots_total: u32,
     /// Context of one slot in tokens, as the engine told.
     pub context: Option<u64>,
+    /// The devices that its engine is limited to; `None` where it may use all.
+    pub device_mask: Option<String>,
     /// When the last good probe was. A change of this alone is told by [`Traffic::probed`].
     pub last_good_probe: UnixMillis,
     /// When the instance was made, for listings.

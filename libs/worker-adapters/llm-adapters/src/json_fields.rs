@@ -68,19 +68,20 @@ pub fn fields_in_json(body: &[u8]) -> Result<BodyFields<'_>, BodyError> {
 }
 
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
     Member,
     End,
 }
 
-struct Walk<'a> {
-    body: &'a [u8],
-    at: usize,
+/// A walk over JSON that leaps over what it need not see.
+pub(crate) struct Walk<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) at: usize,
 }
 
 impl<'a> Walk<'a> {
     /// The next byte that is not white space; the walk stands behind it.
-    fn next_token(&mut self) -> Option<u8> {
+    pub(crate) fn next_token(&mut self) -> Option<u8> {
         while let Some(&byte) = self.body.get(self.at) {
             self.at += 1;
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
@@ -91,7 +92,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The raw inside of a string whose opening quote was just passed.
-    fn string(&mut self) -> Result<&'a [u8], BodyError> {
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], BodyError> {
         let start = self.at;
         loop {
             let rest = self.body.get(self.at..).ok_or(BodyError::Malformed)?;
@@ -130,7 +131,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Leaps over the rest of a value, to behind the comma or the closing brace that follows it.
-    fn skip_to_member_end(&mut self) -> Result<Next, BodyError> {
+    pub(crate) fn skip_to_member_end(&mut self) -> Result<Next, BodyError> {
         let mut depth = 0_usize;
         loop {
             let byte = *self.body.get(self.at).ok_or(BodyError::Malformed)?;

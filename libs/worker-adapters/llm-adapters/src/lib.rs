@@ -17,6 +17,7 @@ mod event_aligner;
 mod json_fields;
 mod multipart;
 mod problem;
+mod prompt_text;
 mod translate;
 mod usage;
 
@@ -30,5 +31,6 @@ pub use event_aligner::EventAligner;
 pub use json_fields::{BodyError, BodyFields, fields_in_json};
 pub use multipart::{boundary_of, model_in_multipart};
 pub use problem::{ContextNumbers, Problem};
+pub use prompt_text::{PromptPiece, each_prompt_piece, has_prompt};
 pub use translate::{About, AnswerFault, AnswerPlan, AnswerTranslator, Piece, Translated, translate_ollama};
 pub use usage::{Usage, UsageScanner};

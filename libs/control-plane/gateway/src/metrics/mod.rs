@@ -115,6 +115,11 @@ impl Metrics {
             "From a request's last byte to its hand-over to the engine",
             metrics.overhead.clone(),
         );
+        registry.register(
+            "placement_decisions",
+            "Choices of a replica, those for further attempts included",
+            table.chooser().decisions().counts(),
+        );
         registry.register_collector(Box::new(TableCollector::new(table)));
         Self { registry, ..metrics }
     }

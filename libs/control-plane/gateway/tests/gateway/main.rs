@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where what it builds on fails")]
 
+mod choosing;
 mod engines;
 mod failing;
 mod keys;

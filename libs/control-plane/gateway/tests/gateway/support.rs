@@ -426,6 +426,8 @@ pub(crate) fn replica(pool: &str, number: u16, address: SocketAddr) -> Replica {
         draining: false,
         slots_total: 2,
         slot_context: Some(4096),
+        device_mask: None,
+        free_vram: None,
         last_good_probe: UnixMillis(1),
     }
 }

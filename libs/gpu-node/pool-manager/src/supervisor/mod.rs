@@ -431,6 +431,7 @@ impl Supervisor {
             api_key: engine.and_then(|engine| engine.prober.api_key.clone()),
             slots_total: facts.map_or(1, |facts| facts.slots_total),
             context: facts.and_then(|facts| facts.context),
+            device_mask: instance_config::device_mask(config),
             last_good_probe: self.last_good_probe,
             created_at: created_at(config),
             restarts: self.restarts,
