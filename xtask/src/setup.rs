@@ -51,6 +51,18 @@ fn build_engine(python: &Path) -> Result<()> {
     })
 }
 
+/// LiteLLM's proxy, for the benchmark only.
+pub(crate) fn litellm() -> Result<PathBuf> {
+    let folder = testkit::litellm_proxy_folder();
+    if !folder.exists() {
+        eprintln!("installing {} for the benchmark, once", testkit::LITELLM_PROXY);
+        make_environment(&folder, |python| {
+            run(Command::new(python).args(["-m", "pip", "install", "--quiet", testkit::LITELLM_PROXY]))
+        })?;
+    }
+    Ok(folder)
+}
+
 /// A virtual environment, published under its name only when `fill` has succeeded.
 fn make_environment(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     publish(folder, |staging| {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{
-    PlacementStrategy, ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination,
+    PlacementStrategy, ServeOptions, Settings, Tasks, allow_many_open_files, bind, check_exposure, serve,
+    termination,
 };
 use pool_manager::{Node, PoolManager};
 use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
@@ -40,6 +41,7 @@ pub fn run(options: &DaemonOptions) -> Result<(), Failure> {
     let node = compose::open_node(home)?;
     let daemon = HomeDaemon::claim(home)?;
     let addr_flag = options.flags.iter().find(|(key, _)| *key == ADDR).map(|(_, value)| value.clone());
+    allow_many_open_files();
     let runtime = compose::runtime()?;
     let result = runtime.block_on(live(node, settings, routes, daemon, addr_flag));
     runtime.shutdown_timeout(compose::LAST_MOMENTS);

@@ -9,6 +9,14 @@ use crate::{ProgramRun, cache_folder, run};
 pub const PYTHON_CLIENTS: &[&str] =
     &["openai==3.52.0", "anthropic==2.11.0", "ollama==0.6.3", "litellm==1.83.0"];
 
+/// The proxy that the gateway is measured against, pinned; large, so only the benchmark installs it.
+pub const LITELLM_PROXY: &str = "litellm[proxy]==1.83.0";
+
+/// Where the cache keeps that proxy.
+pub fn litellm_proxy_folder() -> PathBuf {
+    cache_folder().join(LITELLM_PROXY.replace("==", "-").replace(['[', ']'], "-"))
+}
+
 /// Where the cache keeps the clients; a change of the pins gives a new folder.
 pub fn python_clients_folder() -> PathBuf {
     cache_folder().join(["python", &PYTHON_CLIENTS.join("-").replace("==", "-")].join("-"))

@@ -21,7 +21,10 @@ mod temp_home;
 mod wait;
 
 pub use binaries::{bin_path, fake_engine};
-pub use clients::{PYTHON_CLIENTS, python_clients, python_clients_folder, python_in, run_python};
+pub use clients::{
+    LITELLM_PROXY, PYTHON_CLIENTS, litellm_proxy_folder, python_clients, python_clients_folder, python_in,
+    run_python,
+};
 pub use engine::{RunningEngine, free_port};
 pub use model_provisioner::{TinyModel, write_tiny_model};
 pub use old_home::{OldEngine, OldHome, OldInstance, Shape};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{free_port, http, real_llama_server, wait_for};
+use testkit::{free_port, http, python_in, real_llama_server, wait_for};
 
 use super::ours::API_KEY;
 use super::processes::children;
@@ -53,6 +53,27 @@ impl Contender {
         let mut pids = vec![process.pid()];
         pids.extend(children(process.pid())?);
         Ok(Self { name: "nginx", address, pids, _process: Some(process) })
+    }
+
+    /// LiteLLM's proxy in front of the engine at `upstream`: one worker, no database, no log of requests.
+    pub(super) fn litellm(folder: &Path, upstream: &str, environment: &Path) -> Result<Self> {
+        let config = folder.join("litellm.yaml");
+        let text = format!(
+            "model_list:\n- model_name: {MODEL}\n  litellm_params:\n    model: openai/{MODEL}\n    \
+             api_base: http://{upstream}/v1\n    api_key: none\ngeneral_settings:\n  master_key: {API_KEY}\n"
+        );
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let port = free_port();
+        let mut command = Command::new(python_in(environment));
+        command.args(["-m", "litellm.proxy.proxy_cli", "--host", "127.0.0.1", "--num_workers", "1"]);
+        command.args(["--port", &port.to_string(), "--config"]).arg(&config);
+        command.env("HOME", folder).env("LITELLM_LOG", "ERROR").env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+        let process = Running::start(command, &folder.join("litellm.log"))?;
+        let address = format!("127.0.0.1:{port}");
+        wait_until_it_chats("LiteLLM", &address);
+        let mut pids = vec![process.pid()];
+        pids.extend(children(process.pid())?);
+        Ok(Self { name: "LiteLLM", address, pids, _process: Some(process) })
     }
 
     /// llama.cpp's own router, with an engine of its own that it starts for the first request.

@@ -11,7 +11,8 @@ use super::contenders::{Contender, MODEL, SLOTS};
 use super::latency::{self, Latency};
 use super::ours::Ours;
 use super::throughput::{Load, Throughput};
-use super::{machine, programs, report};
+use super::{idle, machine, programs, report};
+use crate::setup;
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let ours = Ours::new(&programs::llama_orch(options.program.as_deref())?);
@@ -33,6 +34,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         parts.push(against_peers(&throughput, &contenders));
     }
     parts.push(format!("One client: {}:\n\n{}", latency::shown(), latency.table(&contenders)));
+    parts.push(idle::measure(&programs::llama_orch(options.program.as_deref())?)?);
     parts.push(versions(&contenders));
     let text = parts.join("\n");
     report::publish("gateway", &text, options.write)
@@ -53,6 +55,10 @@ fn start(ours: &Ours, has_nginx: bool) -> Result<Vec<Contender>> {
         contenders.push(Contender::nginx(scratch, &direct)?);
     }
     contenders.push(Contender::llama_cpp_router(scratch, &ours.home.tiny_model())?);
+    match setup::litellm() {
+        Ok(environment) => contenders.push(Contender::litellm(scratch, &direct, &environment)?),
+        Err(error) => eprintln!("LiteLLM is left out: {error:#}"),
+    }
     let own = vec![ours.daemon_pid()?, engine.shim_pid];
     contenders.push(Contender::started("llama-orch", ours.address(), own));
     Ok(contenders)
@@ -69,6 +75,9 @@ fn against_peers(throughput: &Throughput, contenders: &[Contender]) -> String {
 
 fn versions(contenders: &[Contender]) -> String {
     let mut all = vec![programs::engine_version()];
+    if contenders.iter().any(|it| it.name == "LiteLLM") {
+        all.push(testkit::LITELLM_PROXY.to_owned());
+    }
     for program in ["nginx", "wrk"] {
         let takes_part = program == "wrk" || contenders.iter().any(|it| it.name == program);
         if takes_part {

@@ -5,6 +5,7 @@
 
 mod contenders;
 mod gateway;
+mod idle;
 mod keep_alive;
 mod latency;
 mod machine;

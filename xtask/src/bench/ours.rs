@@ -17,6 +17,7 @@ pub(super) const API_KEY: &str = "key-for-the-time-of-a-benchmark-only";
 pub(super) struct Ours {
     pub(super) home: TempHome,
     program: PathBuf,
+    engine: PathBuf,
     port: u16,
 }
 
@@ -29,7 +30,12 @@ pub(super) struct Engine {
 
 impl Ours {
     pub(super) fn new(program: &Path) -> Self {
-        Self { home: TempHome::new(), program: program.to_path_buf(), port: free_port() }
+        Self::with_engine(program, real_llama_server())
+    }
+
+    /// With another engine than the real one.
+    pub(super) fn with_engine(program: &Path, engine: PathBuf) -> Self {
+        Self { home: TempHome::new(), program: program.to_path_buf(), engine, port: free_port() }
     }
 
     /// Where the gateway listens.
@@ -66,7 +72,7 @@ impl Ours {
     pub(super) fn prepare(&self, command: &mut Command) {
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "TMPDIR"));
         command.env("HOME", self.home.scratch()).env("LLAMA_ORCH_HOME", self.home.path());
-        command.env("LLAMA_SERVER", real_llama_server()).env("ORCHESTRATORD_ADDR", self.address());
+        command.env("LLAMA_SERVER", &self.engine).env("ORCHESTRATORD_ADDR", self.address());
         command.env("LLORCH_API_TOKEN", API_KEY).env("NO_COLOR", "1").current_dir(self.home.scratch());
     }
 
