@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control_store::ControlStore;
 use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout};
 use orch_runtime::{
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::api::{self, ControlState};
 use crate::front::Front;
+use crate::keys::KeyKeeper;
 use crate::metrics::Readings;
 use crate::routes::routes;
 use crate::routing::GatewayTraffic;
@@ -66,7 +68,9 @@ async fn live(
     let tasks = Tasks::new();
     let http = tasks.child();
     let termination = termination().map_err(|error| cannot_start(&error))?;
-    let listener = open_door(&settings)?;
+    let store = Arc::new(ControlStore::open(&node.home.control_database())?);
+    let keys = KeyKeeper::open(Arc::clone(&store), &settings.auth)?;
+    let listener = open_door(&settings, &keys)?;
     let address = listener.local_addr().map_err(|error| cannot_start(&error))?;
 
     let table = TableHandle::default();
@@ -89,12 +93,13 @@ async fn live(
     };
     let door = Door {
         guard: settings.auth.guard.clone(),
-        tokens: settings.auth.tokens.clone(),
+        keys: keys.ring(),
         local: daemon.local_token.clone(),
         loopback: address.ip().to_canonical().is_loopback(),
     };
     let degradable = gateway.clone();
-    let control = ControlState { node: state };
+    keys.keep(&tasks.child());
+    let control = ControlState { node: state, keys: keys.clone() };
     let front = Front::new(gateway, api::router(control), door, Some(readings));
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
@@ -113,6 +118,7 @@ async fn live(
         () = cut_after(settings.limits.drain, &manager, &traffic) => {}
     }
     tasks.shutdown(compose::LAST_MOMENTS).await;
+    keys.write_spending();
     daemon.farewell(&node);
     Ok(())
 }
@@ -135,8 +141,8 @@ fn slot_counter(table: TableHandle, node_id: &str) -> SlotCounter {
     })
 }
 
-fn open_door(settings: &Settings) -> Result<TcpListener, Failure> {
-    check_exposure(settings.orchestratord.addr, &settings.auth.tokens)?;
+fn open_door(settings: &Settings, keys: &KeyKeeper) -> Result<TcpListener, Failure> {
+    check_exposure(settings.orchestratord.addr, &settings.auth.tokens, keys.has_stored())?;
     bind(settings.orchestratord.addr)
 }
 

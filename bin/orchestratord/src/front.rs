@@ -6,21 +6,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use gateway::{Gateway, GatewayBody, refuse};
+use gateway::{Caller, Gateway, GatewayBody, refuse};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use llm_adapters::{Dialect, Problem};
 use orch_runtime::{RequestId, guard};
-use pool_managerd::{Door, is_ours};
+use pool_managerd::{Door, Visitor, is_ours};
 use tower::ServiceExt;
 
 use crate::cross_origin;
+use crate::keys::KeyRing;
 use crate::metrics::Readings;
 
 /// What a client gets: an engine's bytes passing by, or an answer of `/v2`.
 type FrontBody = Either<GatewayBody, axum::body::Body>;
+
+/// How the commands of this home are called in the request log.
+const LOCAL: &str = "local";
 
 /// Decides who may come in, and to which room.
 #[derive(Clone)]
@@ -31,13 +35,18 @@ pub(crate) struct Front {
 struct Inner {
     gateway: Gateway,
     api: Router,
-    door: Door,
+    door: Door<KeyRing>,
     /// Asked before each scrape.
     readings: Option<Readings>,
 }
 
 impl Front {
-    pub(crate) fn new(gateway: Gateway, api: Router, door: Door, readings: Option<Readings>) -> Self {
+    pub(crate) fn new(
+        gateway: Gateway,
+        api: Router,
+        door: Door<KeyRing>,
+        readings: Option<Readings>,
+    ) -> Self {
         Self { inner: Arc::new(Inner { gateway, api, door, readings }) }
     }
 }
@@ -75,10 +84,18 @@ impl Inner {
             && guard::check(request.headers(), request.uri(), settings, *loopback).is_ok()
     }
 
-    async fn serve(&self, request: Request<Incoming>, id: RequestId) -> Response<FrontBody> {
-        if let Err((code, message)) = self.door.admit(&request) {
-            let dialect = Dialect::of_path(request.uri().path());
-            return refuse(dialect, &Problem::new(code, message), &id).map(Either::Left);
+    async fn serve(&self, mut request: Request<Incoming>, id: RequestId) -> Response<FrontBody> {
+        let visitor = match self.door.admit(&request) {
+            Ok(visitor) => visitor,
+            Err((code, message)) => {
+                let dialect = Dialect::of_path(request.uri().path());
+                return refuse(dialect, &Problem::new(code, message), &id).map(Either::Left);
+            }
+        };
+        match visitor {
+            Visitor::Anyone => {}
+            Visitor::Local => drop(request.extensions_mut().insert(Caller::unbounded(LOCAL))),
+            Visitor::Holder(caller) => drop(request.extensions_mut().insert(caller)),
         }
         if request.uri().path() == "/metrics"
             && let Some(readings) = &self.readings
@@ -109,7 +126,7 @@ mod tests {
 
     use axum::routing::get;
     use gateway::{Limits, MetricsRegistry, Routes, TableHandle};
-    use orch_runtime::{GuardSettings, ServeOptions, Tasks, Token, TokenSet, serve};
+    use orch_runtime::{GuardSettings, ServeOptions, Tasks, Token, serve};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -125,7 +142,7 @@ mod tests {
         let loose = get(async || [("access-control-allow-origin", "*")]);
         let door = Door {
             guard: GuardSettings { hosts: vec![], cors_origins: vec!["https://chat.example".to_owned()] },
-            tokens: TokenSet::parse("key-of-a-user-0123456789").unwrap(),
+            keys: KeyRing::of_tokens("key-of-a-user-0123456789"),
             local: Token::new("local-token-of-this-test").unwrap(),
             loopback: true,
         };

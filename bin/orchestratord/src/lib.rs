@@ -10,6 +10,7 @@ pub mod client;
 mod cross_origin;
 pub mod daemon;
 mod front;
+pub mod keys;
 mod metrics;
 mod routes;
 mod routing;

@@ -1,19 +1,60 @@
-//! Who may come in: the guard against web pages, then keys.
+//! Who may come in: the guard against web pages, then keys and what each opens.
+
+use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request};
-use orch_core::ErrorCode;
+use orch_core::{ErrorCode, Scope};
 use orch_runtime::{GuardSettings, Token, TokenSet, guard, presented_token};
 
+/// The keys that somebody set: once there is one, everything needs one.
+pub trait Keys: Send + Sync {
+    /// What is known of a key besides its scopes.
+    type Holder;
+
+    fn is_empty(&self) -> bool;
+
+    /// The key that is presented, if it is valid now, in time that does not tell how near it came.
+    fn find(&self, presented: &[u8]) -> Option<Found<Self::Holder>>;
+}
+
+/// A valid key.
+pub struct Found<H> {
+    pub scopes: Arc<[Scope]>,
+    pub holder: H,
+}
+
+/// Tokens of the environment open everything.
+impl Keys for TokenSet {
+    type Holder = ();
+
+    fn is_empty(&self) -> bool {
+        TokenSet::is_empty(self)
+    }
+
+    fn find(&self, presented: &[u8]) -> Option<Found<()>> {
+        TokenSet::find(self, presented).map(|_| Found { scopes: Scope::ALL.into(), holder: () })
+    }
+}
+
 /// Checks every request before it reaches a room.
-pub struct Door {
+pub struct Door<K> {
     pub guard: GuardSettings,
-    /// Keys that the user set: once there is one, everything needs one.
-    pub tokens: TokenSet,
+    pub keys: K,
     /// The token of `run/daemon.json`: for the commands of this home.
     pub local: Token,
     /// Whether the listener is bound to loopback.
     pub loopback: bool,
+}
+
+/// Who came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visitor<H> {
+    /// Nobody asked for a key.
+    Anyone,
+    /// A command of this home.
+    Local,
+    Holder(H),
 }
 
 /// Why somebody stays outside.
@@ -23,59 +64,108 @@ pub(crate) type Refused = (ErrorCode, String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Nothing,
-    /// A key, once there is one.
-    Key,
-    /// A key or the local token, always.
+    /// A key that infers, once there is a key.
+    Infer,
+    /// A key that reads, once there is a key.
+    Read,
+    /// A key that infers or the local token, always.
+    Submit,
+    /// A key that joins nodes or the local token, always.
+    Node,
+    /// A key that administers or the local token, always.
     Admin,
 }
 
 impl Need {
-    /// Health, readiness and metrics are open; changes of ours and the way around the gateway are for
+    /// Health, readiness and metrics are open; changes of ours, keys and the way around the gateway are for
     /// administrators.
     pub fn of<B>(request: &Request<B>) -> Need {
         let path = request.uri().path();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             "/health" | "/ready" | "/metrics" if reads => Need::Nothing,
-            _ if path.starts_with("/upstream/") => Need::Admin,
-            _ if is_ours(path) && !reads => Need::Admin,
-            _ => Need::Key,
+            _ if is_below(path, "/upstream") || is_below(path, "/v2/tokens") => Need::Admin,
+            _ if is_below(path, "/v2/tasks") => Need::Submit,
+            _ if is_below(path, "/v2/nodes") && !reads => node_need(path),
+            _ if is_ours(path) => {
+                if reads {
+                    Need::Read
+                } else {
+                    Need::Admin
+                }
+            }
+            _ => Need::Infer,
         }
     }
+
+    /// The scopes of which one is enough. An administrator may do everything.
+    const fn scopes(self) -> &'static [Scope] {
+        match self {
+            Need::Nothing | Need::Infer | Need::Submit => &[Scope::Infer, Scope::Admin],
+            Need::Read => &[Scope::Read, Scope::Admin],
+            Need::Node => &[Scope::Node, Scope::Admin],
+            Need::Admin => &[Scope::Admin],
+        }
+    }
+
+    /// Whether everybody on the machine may, as long as there is no key.
+    const fn is_open_at_home(self) -> bool {
+        matches!(self, Need::Infer | Need::Read)
+    }
+}
+
+/// What nodes do about themselves; what people do about nodes is for administrators.
+fn node_need(path: &str) -> Need {
+    let own = path == "/v2/nodes/register" || path.ends_with("/heartbeat");
+    if own { Need::Node } else { Need::Admin }
 }
 
 /// Whether a path belongs to our own interface; everything else speaks other people's protocols.
 pub fn is_ours(path: &str) -> bool {
-    path == "/v2" || path.starts_with("/v2/") || path == orch_api::paths::OPENAPI
+    is_below(path, "/v2") || path == orch_api::paths::OPENAPI
 }
 
-impl Door {
-    /// Lets a request in or says why not.
-    pub fn admit<B>(&self, request: &Request<B>) -> Result<(), Refused> {
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl<K: Keys> Door<K> {
+    /// Lets a request in and says whose it is, or says why not.
+    pub fn admit<B>(&self, request: &Request<B>) -> Result<Visitor<K::Holder>, Refused> {
         guard::check(request.headers(), request.uri(), &self.guard, self.loopback)
             .map_err(|rejection| (ErrorCode::Forbidden, rejection.to_string()))?;
-        match Need::of(request) {
-            Need::Nothing => return Ok(()),
-            Need::Key if self.tokens.is_empty() => return Ok(()),
-            need => self.check_key(request.headers(), need)?,
+        let need = Need::of(request);
+        // A key that was revoked does not open a door that others can reach.
+        let open = need.is_open_at_home() && self.loopback && self.keys.is_empty();
+        if open || need == Need::Nothing {
+            return Ok(Visitor::Anyone);
         }
-        check_media_type(request)
+        let visitor = self.check_key(request.headers(), need)?;
+        check_media_type(request)?;
+        Ok(visitor)
     }
 
-    fn check_key(&self, headers: &HeaderMap, need: Need) -> Result<(), Refused> {
+    fn check_key(&self, headers: &HeaderMap, need: Need) -> Result<Visitor<K::Holder>, Refused> {
         let Some(presented) = presented_token(headers) else {
-            let message = if need == Need::Admin {
-                "this needs the local token of run/daemon.json (the llama-orch command sends it by itself) or a key \
-                 of LLORCH_API_TOKEN, as `Authorization: Bearer …`"
-            } else {
+            let message = if need.is_open_at_home() {
                 "this server asks for a key: send it as `Authorization: Bearer …` or `x-api-key`"
+            } else {
+                "this needs the local token of run/daemon.json (the llama-orch command sends it by itself) or a key \
+                 that is allowed to, as `Authorization: Bearer …`"
             };
             return Err((ErrorCode::Unauthorized, message.to_owned()));
         };
-        if self.local.matches(presented) || self.tokens.find(presented).is_some() {
-            return Ok(());
+        if self.local.matches(presented) {
+            return Ok(Visitor::Local);
         }
-        Err((ErrorCode::Unauthorized, "the key that was sent is not known here".to_owned()))
+        let Some(found) = self.keys.find(presented) else {
+            return Err((ErrorCode::Unauthorized, "the key that was sent is not known here".to_owned()));
+        };
+        if need.scopes().iter().any(|scope| found.scopes.contains(scope)) {
+            return Ok(Visitor::Holder(found.holder));
+        }
+        let words: Vec<_> = need.scopes().iter().map(|scope| format!("`{scope}`")).collect();
+        Err((ErrorCode::Forbidden, format!("this needs a key of scope {}", words.join(" or "))))
     }
 }
 
@@ -97,10 +187,10 @@ fn check_media_type<B>(request: &Request<B>) -> Result<(), Refused> {
 mod tests {
     use super::*;
 
-    fn door(keys: &str) -> Door {
+    fn door(keys: &str) -> Door<TokenSet> {
         Door {
             guard: GuardSettings::default(),
-            tokens: if keys.is_empty() { TokenSet::default() } else { TokenSet::parse(keys).unwrap() },
+            keys: if keys.is_empty() { TokenSet::default() } else { TokenSet::parse(keys).unwrap() },
             local: Token::new("local-token-of-this-test").unwrap(),
             loopback: true,
         }
@@ -114,7 +204,7 @@ mod tests {
         builder.body(()).unwrap()
     }
 
-    fn code(result: Result<(), Refused>) -> Option<u16> {
+    fn code<T>(result: Result<T, Refused>) -> Option<u16> {
         result.err().map(|(code, _)| code.http_status())
     }
 
@@ -165,5 +255,65 @@ mod tests {
             let rebound = Request::builder().uri(path).header("host", "evil.example").body(()).unwrap();
             assert_eq!(code(door("").admit(&rebound)), Some(403), "{path}");
         }
+    }
+
+    /// Keys that are named after what they open.
+    struct Scoped;
+
+    impl Keys for Scoped {
+        type Holder = Scope;
+
+        fn is_empty(&self) -> bool {
+            false
+        }
+
+        fn find(&self, presented: &[u8]) -> Option<Found<Scope>> {
+            let scope = Scope::from_label(std::str::from_utf8(presented).ok()?)?;
+            Some(Found { scopes: [scope].into(), holder: scope })
+        }
+    }
+
+    #[test]
+    fn each_scope_opens_its_own_and_an_administrator_everything() {
+        let keys = door("");
+        let door = Door { guard: keys.guard, keys: Scoped, local: keys.local, loopback: true };
+        let rows = [
+            ("POST", "/v1/chat/completions", "infer"),
+            ("GET", "/v1/models", "infer"),
+            ("POST", "/nowhere", "infer"),
+            ("POST", "/v2/tasks", "infer"),
+            ("GET", "/v2/tasks/1/events", "infer"),
+            ("GET", "/v2/instances", "read"),
+            ("GET", "/v2/nodes", "read"),
+            ("POST", "/v2/nodes/register", "node"),
+            ("POST", "/v2/nodes/n/heartbeat", "node"),
+            ("POST", "/v2/nodes/n/drain", "admin"),
+            ("POST", "/v2/instances/a/start", "admin"),
+            ("DELETE", "/v2/instances/a", "admin"),
+            ("GET", "/v2/tokens", "admin"),
+            ("POST", "/v2/tokens", "admin"),
+            ("GET", "/upstream/a/props", "admin"),
+            ("GET", "/upstream", "admin"),
+        ];
+        for (method, path, wanted) in rows {
+            for scope in Scope::ALL {
+                let bearer = format!("Bearer {scope}");
+                let answer = door.admit(&request(method, path, &[("authorization", &bearer), JSON]));
+                let may = scope.label() == wanted || *scope == Scope::Admin;
+                assert_eq!(code(answer), (!may).then_some(403), "{method} {path} with {scope}");
+            }
+            assert_eq!(code(door.admit(&request(method, path, &[JSON]))), Some(401), "{method} {path}");
+        }
+        let visitor = door.admit(&request("GET", "/v1/models", &[("x-api-key", "infer")]));
+        assert_eq!(visitor.unwrap(), Visitor::Holder(Scope::Infer));
+        assert_eq!(door.admit(&request("GET", "/v1/models", &[LOCAL])).unwrap(), Visitor::Local);
+    }
+
+    #[test]
+    fn a_door_that_others_can_reach_does_not_open_when_its_last_key_goes() {
+        let exposed = Door { loopback: false, ..door("") };
+        assert_eq!(code(exposed.admit(&request("GET", "/v1/models", &[]))), Some(401));
+        assert_eq!(code(exposed.admit(&request("GET", "/v1/models", &[LOCAL]))), None);
+        assert_eq!(code(exposed.admit(&request("GET", "/health", &[]))), None);
     }
 }

@@ -14,5 +14,5 @@ pub mod housekeeping;
 pub mod node;
 mod own_log;
 
-pub use door::{Door, Need, is_ours};
+pub use door::{Door, Found, Keys, Need, Visitor, is_ours};
 pub use home_daemon::HomeDaemon;

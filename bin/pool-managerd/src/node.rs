@@ -12,7 +12,9 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use orch_core::{ExitCode, Failure, HomeLayout, InstanceName, ReplicaId, UnixMillis};
-use orch_runtime::{RequestId, ServeOptions, Settings, Tasks, bind, check_exposure, serve, termination};
+use orch_runtime::{
+    RequestId, ServeOptions, Settings, Tasks, TokenSet, bind, check_exposure, serve, termination,
+};
 use pool_manager::{BoxFuture, Node, PoolManager, ReplicaSnapshot, RequestSigns, Traffic};
 use serde_json::json;
 use tower::ServiceExt;
@@ -42,7 +44,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let cannot_start =
         |error: std::io::Error| Failure::new(ExitCode::DaemonStartFailed, format!("cannot start: {error}"));
     let asked_to_end = termination().map_err(cannot_start)?;
-    check_exposure(settings.pool_managerd.addr, &settings.auth.tokens)?;
+    check_exposure(settings.pool_managerd.addr, &settings.auth.tokens, false)?;
     let listener = bind(settings.pool_managerd.addr)?;
     let address = listener.local_addr().map_err(cannot_start)?;
     let manager = PoolManager::start(Arc::clone(&node), Arc::new(NoTraffic), &tasks.child()).await?;
@@ -58,7 +60,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     };
     let door = Door {
         guard: settings.auth.guard.clone(),
-        tokens: settings.auth.tokens.clone(),
+        keys: settings.auth.tokens.clone(),
         local: daemon.local_token.clone(),
         loopback: address.ip().to_canonical().is_loopback(),
     };
@@ -96,7 +98,7 @@ impl Traffic for NoTraffic {
 /// Every request passes the door once; then `/v2` answers, or the sign at the wall.
 #[derive(Clone)]
 struct NodeFront {
-    door: Arc<Door>,
+    door: Arc<Door<TokenSet>>,
     api: axum::Router,
 }
 

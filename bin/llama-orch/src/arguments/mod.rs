@@ -10,12 +10,14 @@ mod engine;
 mod instances;
 mod observing;
 mod parsers;
+mod token;
 
 pub use config::*;
 pub use daemon::*;
 pub use engine::*;
 pub use instances::*;
 pub use observing::*;
+pub use token::*;
 
 /// Run many llama.cpp servers the way people run containers, behind one OpenAI- and Anthropic-compatible API.
 #[derive(Debug, Parser)]
@@ -111,6 +113,11 @@ pub enum Command {
     Engine {
         #[command(subcommand)]
         action: EngineAction,
+    },
+    /// API keys: what each may ask for, and how much
+    Token {
+        #[command(subcommand)]
+        action: TokenAction,
     },
     /// Look for all that may keep engines from running, and tell how it is mended
     Doctor,

@@ -1,6 +1,6 @@
 //! Values that clap does not know how to read by itself.
 
-use orch_core::{EventLevel, EventType, ReplicaId};
+use orch_core::{EventLevel, EventType, Priority, ReplicaId, Scope};
 
 use super::instances::PortArgument;
 
@@ -31,6 +31,14 @@ pub(super) fn event_level(text: &str) -> Result<EventLevel, String> {
 
 pub(super) fn event_type(text: &str) -> Result<EventType, String> {
     EventType::from_label(text).ok_or_else(|| format!("is one of {}", labels(EventType::ALL)))
+}
+
+pub(super) fn scope(text: &str) -> Result<Scope, String> {
+    Scope::from_label(text).ok_or_else(|| format!("is one of {}", labels(Scope::ALL)))
+}
+
+pub(super) fn priority(text: &str) -> Result<Priority, String> {
+    Priority::from_label(text).ok_or_else(|| format!("is one of {}", labels(Priority::ALL)))
 }
 
 fn labels(all: &[impl std::fmt::Display]) -> String {

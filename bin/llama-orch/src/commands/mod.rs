@@ -17,6 +17,7 @@ mod restart;
 mod rm;
 mod service;
 mod stats;
+mod token;
 mod unlock;
 mod up;
 
@@ -53,6 +54,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),
+        Command::Token { action } => token::run(context, action),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::run(context, shell),
     }
@@ -86,5 +88,6 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Stats(_)
             | Command::Dashboard(_)
             | Command::Describe { .. }
+            | Command::Token { .. }
     )
 }

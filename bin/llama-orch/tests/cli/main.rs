@@ -25,3 +25,4 @@ mod scene;
 mod service;
 mod state;
 mod stats;
+mod tokens;

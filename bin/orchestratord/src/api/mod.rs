@@ -4,15 +4,19 @@
 //! [`router`] merges it. Every endpoint has a row in `orch_api::ENDPOINTS`, from which `/openapi.json` is made.
 
 mod description;
+mod tokens;
 
 use axum::Router;
 use pool_managerd::api::{ApiState, answers};
+
+use crate::keys::KeyKeeper;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct ControlState {
     /// The node of this machine.
     pub(crate) node: ApiState,
+    pub(crate) keys: KeyKeeper,
 }
 
 /// Everything under `/v2`. Who may call it is decided before.
@@ -20,6 +24,7 @@ pub(crate) fn router(state: ControlState) -> Router {
     let node = pool_managerd::api::router(state.node.clone());
     Router::new()
         .merge(description::router())
+        .merge(tokens::router())
         .method_not_allowed_fallback(answers::no_such_method)
         .with_state(state)
         .merge(node)

@@ -1,12 +1,8 @@
 //! API keys: what each may do and how much, and what it has spent. The secret itself is nowhere: only its digest.
 
-use std::fmt;
-use std::str::FromStr;
-
-use orch_core::UnixMillis;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use orch_core::{Priority, Scope, UnixMillis};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde::{Deserialize, Serialize};
 
 use crate::access::{ControlReader, ControlStore};
 use crate::error::{ControlError, Fault};
@@ -34,52 +30,6 @@ CREATE TABLE keys (
 
 const COLUMNS: &str = "id, name, digest, scopes, models, rpm, tpm, concurrency, budget, priority, created_at, \
                        spent, last_used_at";
-
-/// What a key opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Requests that models answer.
-    Infer,
-    /// Looking at instances, events and figures.
-    Read,
-    /// Changes, and the way around the gateway.
-    Admin,
-    /// Nodes that join.
-    Node,
-}
-
-impl Scope {
-    pub const ALL: [Scope; 4] = [Scope::Infer, Scope::Read, Scope::Admin, Scope::Node];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Infer => "infer",
-            Self::Read => "read",
-            Self::Admin => "admin",
-            Self::Node => "node",
-        }
-    }
-}
-
-/// The most urgent class that a key's requests may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    Interactive,
-    Batch,
-}
-
-impl Priority {
-    pub const ALL: [Priority; 2] = [Priority::Interactive, Priority::Batch];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::Batch => "batch",
-        }
-    }
-}
 
 /// A key to be made. Its id and its digest are made by whoever makes the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +96,7 @@ impl ControlStore {
                     key.tpm.map(stored),
                     key.concurrency,
                     key.budget.map(stored),
-                    key.priority,
+                    key.priority.map(Priority::label),
                     now.0,
                 ),
             )?;
@@ -187,23 +137,18 @@ fn find(connection: &Connection, selector: &str) -> Result<Option<KeyRow>, Fault
 fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     let scopes: String = row.get(3)?;
     let models: Option<String> = row.get(4)?;
-    let known = |word: &str| {
-        let unknown = |error: UnknownWord| {
-            rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
-        };
-        word.parse::<Scope>().map_err(unknown)
-    };
+    let priority: Option<String> = row.get(9)?;
     let key = NewKey {
         id: row.get(0)?,
         name: row.get(1)?,
         digest: row.get(2)?,
-        scopes: words(&scopes).map(known).collect::<Result<_, _>>()?,
+        scopes: words(&scopes).map(|scope| word(scope, Scope::from_label)).collect::<Result<_, _>>()?,
         models: models.map(|models| words(&models).map(str::to_owned).collect()),
         rpm: row.get(5)?,
         tpm: row.get::<_, Option<i64>>(6)?.map(counted),
         concurrency: row.get(7)?,
         budget: row.get::<_, Option<i64>>(8)?.map(counted),
-        priority: row.get(9)?,
+        priority: priority.map(|priority| word(&priority, Priority::from_label)).transpose()?,
     };
     Ok(KeyRow {
         key,
@@ -231,56 +176,10 @@ fn counted(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 
-/// A word that is not in its list.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{word} is none of {known}")]
-pub struct UnknownWord {
-    word: String,
-    known: String,
-}
-
-fn word_of<T: Copy>(text: &str, all: &[T], label: impl Fn(T) -> &'static str) -> Result<T, UnknownWord> {
-    let labels = || all.iter().map(|one| label(*one)).collect::<Vec<_>>().join(", ");
-    let found = all.iter().copied().find(|one| label(*one) == text);
-    found.ok_or_else(|| UnknownWord { word: text.escape_debug().to_string(), known: labels() })
-}
-
-impl FromStr for Scope {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        word_of(text, &Self::ALL, Self::label)
-    }
-}
-
-impl FromStr for Priority {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        word_of(text, &Self::ALL, Self::label)
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
-
-impl fmt::Display for Priority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
-
-impl ToSql for Priority {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::from(self.label()))
-    }
-}
-
-impl FromSql for Priority {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        value.as_str()?.parse().map_err(FromSqlError::other)
-    }
+/// A word that no version of ours writes: damage, and not a right that is missing.
+fn word<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    read(text).ok_or_else(|| {
+        let unknown = format!("{text:?} is no word for what a key may do");
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, unknown.into())
+    })
 }

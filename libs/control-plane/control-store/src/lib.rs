@@ -15,5 +15,5 @@ mod migrations;
 
 pub use access::{ControlReader, ControlStore};
 pub use error::ControlError;
-pub use keys::{KeyRow, NewKey, Priority, Scope, UnknownWord};
+pub use keys::{KeyRow, NewKey};
 pub use migrations::SCHEMA_VERSION;

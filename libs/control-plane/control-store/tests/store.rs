@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use control_store::{ControlError, ControlReader, ControlStore, NewKey, Priority, SCHEMA_VERSION, Scope};
-use orch_core::{ExitCode, UnixMillis};
+use control_store::{ControlError, ControlReader, ControlStore, NewKey, SCHEMA_VERSION};
+use orch_core::{ExitCode, Priority, Scope, UnixMillis};
 use tempfile::TempDir;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -125,7 +125,7 @@ fn an_unreadable_word_is_damage_and_not_a_missing_right() {
     ControlStore::open(&path).unwrap().add_key(&key("one"), NOW).unwrap();
     tamper(&path, "UPDATE keys SET scopes = 'everything'");
     let refused = ControlReader::open(&path).unwrap().unwrap().keys().unwrap_err();
-    assert!(refused.to_string().contains("everything is none of infer"), "{refused}");
+    assert!(refused.to_string().contains("\"everything\" is no word"), "{refused}");
     assert_eq!(refused.exit_code(), ExitCode::StateUnusable);
 }
 

@@ -1,8 +1,8 @@
 //! Everything that can be asked, as a table: servers mount it, the OpenAPI document is made from it.
 
 use crate::{
-    DaemonStatus, Event, InstanceStats, InstanceView, Operation, Shape, StartRequest, StopRequest, Version,
-    paths,
+    CreatedKey, DaemonStatus, Event, InstanceStats, InstanceView, KeyOrder, KeyView, Operation, RevokedKey,
+    Shape, StartRequest, StopRequest, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -168,6 +168,28 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "stops and starts an instance; starts a stopped one",
         Some(Shape::of::<StopRequest>()),
     ),
+    get(paths::TOKENS, "keys", "all keys, never their secrets", Media::Json(Shape::list_of::<KeyView>())),
+    Endpoint {
+        verb: Verb::Post,
+        body: Some(Shape::of::<KeyOrder>()),
+        status: 201,
+        ..get(
+            paths::TOKENS,
+            "create_key",
+            "makes a key; its secret is in this answer and nowhere else",
+            Media::Json(Shape::of::<CreatedKey>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Delete,
+        parameters: &[path("key", "the key: its id or name")],
+        ..get(
+            paths::TOKEN,
+            "revoke_key",
+            "makes a key useless, at once",
+            Media::Json(Shape::of::<RevokedKey>()),
+        )
+    },
     Endpoint {
         parameters: &[
             path("id", "the operation"),

@@ -23,6 +23,11 @@ pub const INSTANCE_STOP: &str = "/v2/instances/{name}/stop";
 /// Stopping and starting it.
 pub const INSTANCE_RESTART: &str = "/v2/instances/{name}/restart";
 
+/// All keys.
+pub const TOKENS: &str = "/v2/tokens";
+/// One key.
+pub const TOKEN: &str = "/v2/tokens/{key}";
+
 /// One long step.
 pub const OPERATION: &str = "/v2/operations/{id}";
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use orch_core::{DesiredState, Health, Status};
+use orch_core::{DesiredState, Health, Priority, Scope, Status};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{ArrayBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
@@ -63,6 +63,19 @@ pub(crate) fn health_schema() -> Schema {
 /// The words of [`DesiredState`].
 pub(crate) fn desired_state_schema() -> Schema {
     words(DesiredState::ALL.iter().map(|state| state.label()))
+}
+
+/// Words of [`Scope`].
+pub(crate) fn scopes_schema() -> Schema {
+    let scope = words(Scope::ALL.iter().map(|scope| scope.label()));
+    Schema::Array(ArrayBuilder::new().items(RefOr::T(scope)).build())
+}
+
+/// The words of [`Priority`], or null.
+pub(crate) fn priority_schema() -> Schema {
+    let null = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null)).build();
+    let priority = words(Priority::ALL.iter().map(|priority| priority.label()));
+    Schema::OneOf(OneOfBuilder::new().item(null).item(priority).build())
 }
 
 /// `r0`, `r1`, …

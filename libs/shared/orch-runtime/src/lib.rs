@@ -30,9 +30,9 @@ pub use request_id::RequestId;
 pub use serve::{ServeOptions, serve};
 pub use settings::{
     AuthSettings, ControlPlaneSettings, FullPolicy, KEYS, Limits, NodeSettings, Origin, PlacementStrategy,
-    Provider, RouteSetting, SettingKey, SettingKind, SettingValue, Settings,
+    Provider, RouteSetting, SettingKey, SettingKind, SettingValue, Settings, TokensFile,
 };
 pub use tasks::Tasks;
 pub use termination::termination;
-pub use token::{Token, TokenError, TokenSet, presented_token};
+pub use token::{Token, TokenDigest, TokenError, TokenSet, presented_token};
 pub use tokio_util::sync::CancellationToken;

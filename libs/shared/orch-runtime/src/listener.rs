@@ -50,10 +50,11 @@ fn bind_failure(address: SocketAddr, error: &io::Error) -> Failure {
     }
 }
 
-/// Refuses to stand open to others without a token that cannot be guessed.
-pub fn check_exposure(address: SocketAddr, tokens: &TokenSet) -> Result<(), Failure> {
-    const HINT: &str =
-        "set LLORCH_API_TOKEN to a random text of 32 characters or more, or listen on 127.0.0.1";
+/// Refuses to stand open to others without a token that cannot be guessed. `has_keys` tells whether there are made
+/// keys besides `tokens`: those are never short.
+pub fn check_exposure(address: SocketAddr, tokens: &TokenSet, has_keys: bool) -> Result<(), Failure> {
+    const HINT: &str = "make a key with `llama-orch token create`, set LLORCH_API_TOKEN to a random text of 32 characters or more, \
+         or listen on 127.0.0.1";
     if address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
@@ -62,7 +63,8 @@ pub fn check_exposure(address: SocketAddr, tokens: &TokenSet) -> Result<(), Fail
             .hint(HINT))
     };
     match tokens.shortest() {
-        None => refused("the address is reachable from outside this machine and no token is set"),
+        None if has_keys => Ok(()),
+        None => refused("the address is reachable from outside this machine and there is no key"),
         Some(length) if length < MIN_EXPOSED_TOKEN => refused(&format!(
             "the address is reachable from outside this machine and a token has under {MIN_EXPOSED_TOKEN} characters"
         )),

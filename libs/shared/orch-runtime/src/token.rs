@@ -5,7 +5,7 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 /// Bytes of randomness in a made token: 256 bits.
@@ -24,11 +24,49 @@ pub enum TokenError {
     BadCharacter,
 }
 
+/// The SHA-256 of a token: enough to know it again, useless to whoever reads it.
+///
+/// Digests are compared instead of the texts, so that neither content nor length shows in the time taken.
+#[derive(Clone, Copy)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// Of what somebody presents.
+    pub fn of(secret: &[u8]) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// As it was kept.
+    pub const fn new(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether both are of the same token, in time independent of where they differ.
+    pub fn matches(&self, other: &TokenDigest) -> bool {
+        bool::from(self.0.ct_eq(&other.0))
+    }
+
+    /// How the token may appear in logs.
+    pub fn fingerprint(&self) -> String {
+        format!("token:{}", hex::encode(&self.0[..3]))
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
 /// One bearer token. Shows itself only as `token:<first 6 hex digits of its SHA-256>`.
 #[derive(Clone)]
 pub struct Token {
     secret: String,
-    digest: [u8; 32],
+    digest: TokenDigest,
 }
 
 impl Token {
@@ -38,16 +76,21 @@ impl Token {
             "" => Err(TokenError::Empty),
             long if long.len() > MAX_LENGTH => Err(TokenError::TooLong),
             odd if !odd.bytes().all(|byte| byte.is_ascii_graphic()) => Err(TokenError::BadCharacter),
-            good => Ok(Self { secret: good.to_owned(), digest: digest(good.as_bytes()) }),
+            good => Ok(Self { secret: good.to_owned(), digest: TokenDigest::of(good.as_bytes()) }),
         }
     }
 
     /// A new token of 256 random bits, as 64 hexadecimal digits.
     pub fn generate() -> Result<Self, getrandom::Error> {
+        Self::generate_with("")
+    }
+
+    /// A new token of 256 random bits behind a prefix, by which people and scanners know what it is.
+    pub fn generate_with(prefix: &str) -> Result<Self, getrandom::Error> {
         let mut random = [0; GENERATED_BYTES];
         getrandom::fill(&mut random)?;
-        let secret = hex::encode(random);
-        Ok(Self { digest: digest(secret.as_bytes()), secret })
+        let secret = format!("{prefix}{}", hex::encode(random));
+        Ok(Self { digest: TokenDigest::of(secret.as_bytes()), secret })
     }
 
     /// The secret itself: for the file that keeps it and the request that sends it, never for a log.
@@ -57,16 +100,16 @@ impl Token {
 
     /// How the token may appear in logs.
     pub fn fingerprint(&self) -> String {
-        format!("token:{}", hex::encode(&self.digest[..3]))
+        self.digest.fingerprint()
+    }
+
+    pub fn digest(&self) -> &TokenDigest {
+        &self.digest
     }
 
     /// Whether this is the token presented, in time independent of where they differ.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        bool::from(self.matches_digest(&digest(presented)))
-    }
-
-    fn matches_digest(&self, presented: &[u8; 32]) -> Choice {
-        self.digest.ct_eq(presented)
+        self.digest.matches(&TokenDigest::of(presented))
     }
 }
 
@@ -117,10 +160,13 @@ impl TokenSet {
 
     /// The token presented, if it is valid. All tokens are compared, each in constant time.
     pub fn find(&self, presented: &[u8]) -> Option<&Token> {
-        let digest = digest(presented);
-        self.tokens.iter().fold(None, |found, token| {
-            if bool::from(token.matches_digest(&digest)) { Some(token) } else { found }
-        })
+        let presented = TokenDigest::of(presented);
+        self.tokens.iter().fold(
+            None,
+            |found, token| {
+                if token.digest.matches(&presented) { Some(token) } else { found }
+            },
+        )
     }
 
     /// The length of the shortest token.
@@ -133,11 +179,6 @@ impl Extend<Token> for TokenSet {
     fn extend<I: IntoIterator<Item = Token>>(&mut self, tokens: I) {
         self.tokens.extend(tokens);
     }
-}
-
-/// Digests are compared instead of the texts, so that neither content nor length shows in the time taken.
-fn digest(text: &[u8]) -> [u8; 32] {
-    Sha256::digest(text).into()
 }
 
 /// What the caller presents: `Authorization: Bearer …`, else `x-api-key`.

@@ -38,13 +38,13 @@ fn an_address_outside_loopback_needs_a_token_that_cannot_be_guessed() {
     for open in ["0.0.0.0:8080", "[::]:8080", "192.168.1.5:8080", "[2001:db8::1]:8080"] {
         let open = open.parse().unwrap();
         for refused in [&none, &short, &mixed] {
-            let failure = check_exposure(open, refused).unwrap_err();
+            let failure = check_exposure(open, refused, false).unwrap_err();
             assert_eq!(failure.exit, ExitCode::ConfigInvalid, "{open}");
             assert!(!failure.message.contains("short"), "{failure}");
         }
-        check_exposure(open, &long).unwrap();
+        check_exposure(open, &long, false).unwrap();
     }
     for loopback in ["127.0.0.1:8080", "127.8.8.8:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
-        check_exposure(loopback.parse().unwrap(), &none).unwrap();
+        check_exposure(loopback.parse().unwrap(), &none, false).unwrap();
     }
 }

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, Operation, StartRequest, StopRequest, paths,
+    CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder, KeyView, Operation,
+    RevokedKey, StartRequest, StopRequest, paths,
 };
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
 
@@ -120,6 +121,21 @@ impl Client {
         let path = format!("{path}?force={force}&keep_logs={keep_logs}");
         let operation = self.call(Method::DELETE, &path, None, ANSWER_LIMIT).await?;
         self.follow(operation, None).await
+    }
+
+    /// All keys, without their secrets.
+    pub async fn keys(&self) -> Result<Vec<KeyView>, Failure> {
+        self.get(paths::TOKENS, ANSWER_LIMIT).await
+    }
+
+    /// Makes a key. The answer is the only place where its secret is.
+    pub async fn create_key(&self, order: &KeyOrder) -> Result<CreatedKey, Failure> {
+        self.post(paths::TOKENS, order).await
+    }
+
+    /// Revokes a key, named by its id or its name.
+    pub async fn revoke_key(&self, key: &str) -> Result<RevokedKey, Failure> {
+        self.call(Method::DELETE, &paths::fill(paths::TOKEN, &[key]), None, ANSWER_LIMIT).await
     }
 
     async fn follow_start(&self, operation: Operation, wait: Option<Duration>) -> Result<(), Failure> {

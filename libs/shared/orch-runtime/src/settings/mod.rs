@@ -5,6 +5,7 @@ mod layers;
 mod providers;
 mod routes;
 mod schema;
+mod tokens_file;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,13 +19,15 @@ use toml::Table;
 
 use crate::environment;
 use crate::guard::{self, GuardSettings};
-use crate::token::{Token, TokenSet};
+use crate::token::TokenSet;
 pub use keys::{KEYS, SettingKey};
 use layers::Layers;
 pub use layers::{Origin, SettingKind, SettingValue};
 pub use providers::Provider;
 pub use routes::RouteSetting;
+pub use tokens_file::TokensFile;
 
+const TOKENS_FILE: &str = "auth.tokens_file";
 /// Far above any real settings file, low enough to read a wrong file without harm.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -75,8 +78,10 @@ pub struct NodeSettings {
 /// `[auth]`, and the tokens of the environment.
 #[derive(Clone, Debug)]
 pub struct AuthSettings {
-    /// Those of `LLORCH_API_TOKEN` first, then those of `tokens_file`.
+    /// Those of `LLORCH_API_TOKEN` first, then those of `tokens_file` as it was when the settings were read.
     pub tokens: TokenSet,
+    /// `tokens_file`, which may change while a daemon runs.
+    pub tokens_file: Option<TokensFile>,
     pub guard: GuardSettings,
 }
 
@@ -219,11 +224,21 @@ fn auth(
     folder: &Path,
 ) -> AuthSettings {
     let listed = environment(environment::API_TOKEN).unwrap_or_default();
-    let mut tokens = TokenSet::parse(&listed).unwrap_or_else(|error| {
+    let environment_tokens = TokenSet::parse(&listed).unwrap_or_else(|error| {
         layers.problem(environment::API_TOKEN, format_args!("cannot be used: {error}"));
         TokenSet::default()
     });
-    tokens.extend(tokens_of_file(layers, folder));
+    let tokens_file = layers
+        .text(TOKENS_FILE)
+        .map(|name| TokensFile { path: folder.join(name), environment: environment_tokens.clone() });
+    let tokens = match tokens_file.as_ref().map(TokensFile::read) {
+        None => environment_tokens,
+        Some(Ok(tokens)) => tokens,
+        Some(Err(why)) => {
+            layers.problem(TOKENS_FILE, format_args!("names a file that {why}"));
+            environment_tokens
+        }
+    };
     let guard =
         GuardSettings { hosts: layers.list("auth.hosts"), cors_origins: layers.list("auth.cors_origins") };
     if !guard.hosts.iter().all(|host| guard::is_host_entry(host)) {
@@ -232,23 +247,7 @@ fn auth(
     if !guard.cors_origins.iter().all(|origin| guard::is_origin_entry(origin)) {
         layers.problem("auth.cors_origins", "has to hold origins, as https://chat.example; * is not one");
     }
-    AuthSettings { tokens, guard }
-}
-
-fn tokens_of_file(layers: &mut Layers<'_>, folder: &Path) -> Vec<Token> {
-    const PATH: &str = "auth.tokens_file";
-    let Some(name) = layers.text(PATH) else { return Vec::new() };
-    let tokens = match read_bounded(&folder.join(name)) {
-        Ok(Some(text)) => TokenSet::parse(&text).map_err(|error| error.to_string()),
-        Ok(None) => Err("it does not exist".to_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    match tokens {
-        Ok(tokens) if tokens.is_empty() => layers.problem(PATH, "names a file that holds no token"),
-        Ok(tokens) => return tokens.iter().cloned().collect(),
-        Err(why) => layers.problem(PATH, format_args!("names a file that cannot be used: {why}")),
-    }
-    Vec::new()
+    AuthSettings { tokens, tokens_file, guard }
 }
 
 fn limits(layers: &mut Layers<'_>) -> Limits {

@@ -183,7 +183,7 @@ fn tokens_come_from_the_environment_and_from_a_file() {
         .and_file("tokens", "# rotated in spring\nfrom-file\n")
         .environment("LLORCH_API_TOKEN", "one, two");
     let settings = sources.load().unwrap();
-    let secrets: Vec<_> = settings.auth.tokens.iter().map(Token::secret).collect();
+    let secrets: Vec<_> = settings.auth.tokens.iter().map(crate::Token::secret).collect();
     assert_eq!(secrets, ["one", "two", "from-file"]);
     assert!(!format!("{settings:?}").contains("from-file"));
 }
