@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Uri};
-use llm_adapters::{EndMarker, EventAligner, MessageStartRepair, Problem};
+use llm_adapters::{AnswerPlan, Dialect, EndMarker, EventAligner, MessageStartRepair, Problem};
 use orch_core::ErrorCode;
 use tokio::time::Instant;
 
@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// The instance, where the client's path names it.
     pub(crate) instance: Option<String>,
+    /// How the answer is translated, where the place asked speaks another dialect than the caller.
+    pub(crate) plan: Option<AnswerPlan>,
     pub(crate) flight: Flight,
 }
 
@@ -40,7 +42,10 @@ impl Call {
     /// The answer, be it the engine's or a refusal.
     pub(crate) async fn answer(mut self) -> Response<GatewayBody> {
         match self.dispatch().await {
-            Ok((dispatched, model)) => self.stream(dispatched, &model),
+            Ok((dispatched, model)) => match self.plan {
+                None => self.stream(dispatched, &model),
+                Some(plan) => self.answer_translated(plan, dispatched, &model).await,
+            },
             Err(problem) => {
                 self.flight.refused(&problem);
                 let mut response = respond::refuse(self.flight.dialect(), &problem, self.flight.request_id());
@@ -55,6 +60,10 @@ impl Call {
         let ready_at = Instant::now();
         let mut facts = Facts::read(&self.parts, &self.body, self.instance.as_deref(), self.flight.arrived)?;
         facts.class = self.flight.arrival.caller.class_of(facts.class);
+        if self.flight.dialect() == Dialect::Ollama {
+            let untagged = |name: String| self.shared.untagged(&name).to_owned();
+            facts.model = facts.model.map(untagged);
+        }
         self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
         facts.request_id = Some(self.flight.request_id().clone());
         let uri = engine_uri(&self.parts.uri, &self.path)?;
@@ -100,23 +109,20 @@ impl Call {
             (None, None) => Ok(body.clone()),
             (rewrite, model) => rewrite.unwrap_or(&Rewrite::default()).apply(body, model),
         };
-        let limits = &self.shared.limits;
+        let shared = Arc::clone(&self.shared);
+        let limits = &shared.limits;
         match place {
             Destination::Local(model) => {
-                outgoing.body = rewritten(&self.body, None)?;
-                let snapshot = self.shared.snapshot()?;
+                self.tell(None, outgoing, |body| rewritten(body, None))?;
+                let snapshot = shared.snapshot()?;
                 let route = route::find_route(&snapshot, model.as_deref())?;
                 route.place(facts, &self.path, &outgoing.body)?;
                 let dispatched = dispatch(&route, facts, outgoing, &mut self.flight, limits).await;
                 dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))
             }
             Destination::Remote { target, model } => {
-                let speaks = target.provider.as_ref().is_some_and(|it| it.speaks(self.flight.dialect()));
-                if !speaks {
-                    let message = format!("{model} is served by a provider that does not speak this API");
-                    return Err(Problem::new(ErrorCode::InvalidParams, message).param("model"));
-                }
-                outgoing.body = rewritten(&self.body, Some(&model))?;
+                let kind = target.provider.as_ref().map(|provider| provider.settings.kind);
+                self.tell(kind, outgoing, |body| rewritten(body, Some(&model)))?;
                 dispatch_remote(&target, outgoing, &mut self.flight, limits).await
             }
         }
@@ -147,7 +153,7 @@ impl Call {
     }
 
     /// Where the key stands now, for a client that paces itself.
-    fn tell_limits(&self, headers: &mut HeaderMap) {
+    pub(crate) fn tell_limits(&self, headers: &mut HeaderMap) {
         if let Some(quota) = &self.flight.arrival.caller.quota {
             quota.tell(headers);
         }
@@ -171,6 +177,12 @@ impl Call {
             GatewayBody::stream(stream)
         };
         Response::from_parts(head, body)
+    }
+
+    /// What a stream gets that is translated. The translator itself sees to whole events and a proper end.
+    pub(crate) fn translated_events(&self) -> Events {
+        let idle = IdleWatch::new(self.shared.limits.token_idle);
+        Events { aligner: EventAligner::lines(), repair: None, end: None, idle }
     }
 
     /// Whether an answer is a stream of events, and what that one gets.
@@ -200,7 +212,7 @@ fn is_turned_away(status: StatusCode) -> bool {
 }
 
 /// Path and query as the engine gets them.
-fn engine_uri(uri: &Uri, path: &str) -> Result<Uri, Problem> {
+pub(crate) fn engine_uri(uri: &Uri, path: &str) -> Result<Uri, Problem> {
     if uri.authority().is_none() && uri.path() == path {
         return Ok(uri.clone());
     }

@@ -100,7 +100,7 @@ impl Facts {
         let model = instance.map(str::to_owned).or_else(|| fields.model.take().map(Into::into));
         Ok(Self {
             model,
-            streams: fields.streams,
+            streams: fields.streams.unwrap_or_else(|| streams_by_default(parts.uri.path())),
             max_tokens: fields.max_tokens,
             class: class(headers)?,
             deadline: deadline(headers, arrived)?,
@@ -114,6 +114,11 @@ impl Facts {
             ..Self::default()
         })
     }
+}
+
+/// Ollama's two generating endpoints stream unless they are told not to.
+fn streams_by_default(path: &str) -> bool {
+    matches!(path, "/api/chat" | "/api/generate")
 }
 
 fn class(headers: &HeaderMap) -> Result<Class, Problem> {

@@ -1,6 +1,7 @@
 //! One request from its arrival to its one outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -122,6 +123,11 @@ impl Flight {
     /// The request's bytes go out now; `ready` is when the last byte of it had come in.
     pub(crate) fn handed_over(&self, ready: Instant) {
         self.metrics.handed_over(ready.elapsed());
+    }
+
+    /// How long the request waited for a replica.
+    pub(crate) fn waited(&self) -> Duration {
+        self.trace.first_dispatch.map_or(Duration::ZERO, |dispatched| dispatched - self.arrived)
     }
 
     /// A piece of a streamed answer goes to the client.

@@ -23,7 +23,7 @@ use crate::live::{Snapshot, TableHandle};
 use crate::metrics::{Metrics, MetricsRegistry};
 use crate::record::{Log, RequestLog};
 use crate::routes::Routes;
-use crate::{models, respond};
+use crate::{models, ollama, respond};
 
 /// Serves the data plane over the current routing table. Clones share everything.
 #[derive(Clone)]
@@ -41,6 +41,15 @@ pub(crate) struct Shared {
     degraded: ArcSwap<Vec<String>>,
 }
 
+/// Ollama's questions that need no engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OwnQuestion {
+    Tags,
+    Loaded,
+    Show,
+    Version,
+}
+
 /// What a path asks for.
 enum Asked<'p> {
     Health,
@@ -48,6 +57,8 @@ enum Asked<'p> {
     Metrics,
     Models,
     Model(&'p str),
+    /// One of Ollama's questions about models.
+    Ollama(OwnQuestion),
     /// An engine's own path, with the instance where the path names it.
     Engine {
         endpoint: Endpoint,
@@ -62,6 +73,15 @@ impl Shared {
         self.table.snapshot().ok_or_else(|| {
             Problem::new(ErrorCode::PoolUnavailable, "the gateway is starting and knows no instance yet")
         })
+    }
+
+    /// An Ollama client's word for a model as it is known here: some put a tag behind every name.
+    pub(crate) fn untagged<'n>(&self, name: &'n str) -> &'n str {
+        let known = |snapshot: &Snapshot| snapshot.table.find(name).is_some() || self.routes.knows(name);
+        match name.strip_suffix(ollama::DEFAULT_TAG) {
+            Some(plain) if !self.snapshot().is_ok_and(|snapshot| known(&snapshot)) => plain,
+            _ => name,
+        }
     }
 }
 
@@ -125,6 +145,7 @@ impl Gateway {
                 // Boxed: the server keeps a place of the future's size for each connection.
                 Box::pin(self.ask_engine(request, endpoint, path, instance, request_id.clone())).await
             }
+            Asked::Ollama(question) => Box::pin(self.answer_ollama(request, question, &request_id)).await,
             own => {
                 let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
                 self.answer(&own, &caller, Dialect::of_path(&path), &request_id)
@@ -155,11 +176,45 @@ impl Gateway {
             Asked::Model(name) => self.shared.snapshot().and_then(|snapshot| {
                 models::find(&snapshot, &self.shared.routes, caller, name).map(|model| respond::json(&model))
             }),
-            Asked::Engine { .. } | Asked::Unknown => {
+            Asked::Engine { .. } | Asked::Ollama(_) | Asked::Unknown => {
                 Err(Problem::new(ErrorCode::NotFound, "there is nothing at this path"))
             }
         };
         answer.unwrap_or_else(|problem| respond::refuse(dialect, &problem, request_id))
+    }
+
+    /// Ollama's questions about models.
+    async fn answer_ollama<B>(
+        &self,
+        request: Request<B>,
+        question: OwnQuestion,
+        request_id: &RequestId,
+    ) -> Response<GatewayBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
+        let answer = async {
+            if question == OwnQuestion::Version {
+                return Ok(ollama::version());
+            }
+            let (snapshot, routes) = (self.shared.snapshot()?, &self.shared.routes);
+            match question {
+                OwnQuestion::Tags => Ok(ollama::tags(&snapshot, routes, &caller)),
+                OwnQuestion::Loaded => Ok(ollama::loaded(&snapshot, routes, &caller)),
+                OwnQuestion::Show | OwnQuestion::Version => {
+                    let body = read_request(&parts.headers, body, &self.shared.limits).await?;
+                    let name = ollama::name_in(&body)?;
+                    ollama::show(&snapshot, routes, &caller, self.shared.untagged(&name))
+                }
+            }
+        };
+        match answer.await {
+            Ok(value) => respond::json(&value),
+            Err(problem) => respond::refuse(Dialect::Ollama, &problem, request_id),
+        }
     }
 
     fn ready(&self) -> Response<GatewayBody> {
@@ -200,7 +255,9 @@ impl Gateway {
             }
         };
         let (path, instance) = (path.to_owned(), instance.map(str::to_owned));
-        Call { shared: Arc::clone(&self.shared), parts, body, path, instance, flight }.answer().await
+        Call { shared: Arc::clone(&self.shared), parts, body, path, instance, plan: None, flight }
+            .answer()
+            .await
     }
 
     fn take_off(&self, arrival: Arrival) -> Flight {
@@ -214,6 +271,10 @@ fn asked(path: &str) -> Asked<'_> {
         "/ready" => return Asked::Ready,
         "/metrics" => return Asked::Metrics,
         "/v1/models" => return Asked::Models,
+        "/api/tags" => return Asked::Ollama(OwnQuestion::Tags),
+        "/api/ps" => return Asked::Ollama(OwnQuestion::Loaded),
+        "/api/show" => return Asked::Ollama(OwnQuestion::Show),
+        "/api/version" => return Asked::Ollama(OwnQuestion::Version),
         _ => {}
     }
     if let Some(name) = path.strip_prefix("/v1/models/") {

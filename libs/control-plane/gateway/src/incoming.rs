@@ -59,7 +59,8 @@ async fn discard<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, mut room: u64) {
 #[derive(Debug, Default)]
 pub(crate) struct Asked<'r> {
     pub(crate) model: Option<Cow<'r, str>>,
-    pub(crate) streams: bool,
+    /// What the request says; its dialect decides where it says nothing.
+    pub(crate) streams: Option<bool>,
     pub(crate) max_tokens: Option<u64>,
 }
 
@@ -86,8 +87,7 @@ fn fields_of_body<'r>(headers: &HeaderMap, body: &'r [u8]) -> Result<Asked<'r>, 
         let problem = Problem::new(ErrorCode::InvalidParams, error.to_string());
         if error == ModelError::ModelNotText { problem.param("model") } else { problem }
     })?;
-    let streams = fields.stream.unwrap_or_default();
-    Ok(Asked { model: fields.model, streams, max_tokens: fields.max_tokens })
+    Ok(Asked { model: fields.model, streams: fields.stream, max_tokens: fields.max_tokens })
 }
 
 fn model_in_query(query: &str) -> Option<Cow<'_, str>> {

@@ -23,6 +23,7 @@ mod limits;
 mod live;
 mod metrics;
 mod models;
+mod ollama;
 mod provider;
 mod quota;
 mod record;
@@ -33,6 +34,7 @@ mod routes;
 mod signs;
 mod stream;
 mod table;
+mod translated;
 mod upstream;
 
 pub use body::{AnswerBroken, GatewayBody};

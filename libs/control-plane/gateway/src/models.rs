@@ -10,31 +10,41 @@ use crate::caller::Caller;
 use crate::live::{Snapshot, Target};
 use crate::routes::{Destination, Routes};
 
+/// Who owns what our own engines serve.
+const OURS: &str = "llama-orch";
+
 /// One name that a request may ask for, in OpenAI's shape with llama-server's `meta`.
 #[derive(Serialize)]
 pub(crate) struct Model {
-    id: String,
+    pub(crate) id: String,
     object: &'static str,
-    created: i64,
+    pub(crate) created: i64,
     owned_by: String,
     /// The instance behind an alias.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<String>,
-    meta: Meta,
+    pub(crate) meta: Meta,
+}
+
+impl Model {
+    /// Whether an engine of ours serves it, and not somebody else's server.
+    pub(crate) fn is_local(&self) -> bool {
+        self.owned_by == OURS
+    }
 }
 
 #[derive(Serialize)]
-struct Meta {
+pub(crate) struct Meta {
     /// Tokens that fit one slot. The smallest where replicas differ: a request may reach any of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    n_ctx: Option<u64>,
+    pub(crate) n_ctx: Option<u64>,
     slots: u64,
 }
 
 #[derive(Serialize)]
 pub(crate) struct ModelList {
     object: &'static str,
-    data: Vec<Model>,
+    pub(crate) data: Vec<Model>,
 }
 
 /// Every name that a request could be served under and that the caller may ask for, in the order of the names.
@@ -100,7 +110,7 @@ fn model(snapshot: &Snapshot, name: &str, indices: &[usize]) -> Option<Model> {
         id: name.to_owned(),
         object: "model",
         created: instance.created_at.0 / 1000,
-        owned_by: "llama-orch".to_owned(),
+        owned_by: OURS.to_owned(),
         root: (instance.name.as_str() != name).then(|| instance.name.to_string()),
         meta: Meta {
             n_ctx: serving().filter_map(|target: &std::sync::Arc<Target>| target.replica.slot_context).min(),

@@ -52,7 +52,7 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
-    const fn speaks(self, dialect: Dialect) -> bool {
+    pub(crate) const fn speaks(self, dialect: Dialect) -> bool {
         match self {
             ProviderKind::OpenAi => matches!(dialect, Dialect::OpenAi | Dialect::OpenAiResponses),
             ProviderKind::Anthropic => matches!(dialect, Dialect::Anthropic),
@@ -128,11 +128,6 @@ impl Provider {
             metrics: OnceLock::new(),
             provider: Some(Self { settings, client: OnceLock::new() }),
         }
-    }
-
-    /// Whether a request of this dialect is understood there as it is.
-    pub(crate) fn speaks(&self, dialect: Dialect) -> bool {
-        self.settings.kind.speaks(dialect)
     }
 
     /// Sends a request and waits for the head of the answer.

@@ -106,6 +106,11 @@ impl Routes {
         }
     }
 
+    /// Whether there is a route of this name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.rules.contains_key(name)
+    }
+
     /// The routes' names with their chains, in the order of the names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[Destination])> {
         self.rules.iter().map(|(name, rule)| (name.as_str(), rule.chain.as_slice()))

@@ -13,7 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::SizeHint;
-use llm_adapters::{EndMarker, EventAligner, MessageStartRepair, Problem, UsageScanner, terminal_event};
+use llm_adapters::{
+    AnswerFault, AnswerTranslator, EndMarker, EventAligner, MessageStartRepair, Problem, UsageScanner,
+    terminal_event,
+};
 use orch_core::ErrorCode;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -40,6 +43,10 @@ pub(crate) struct StreamBody {
     flight: Flight,
     usage: UsageScanner,
     events: Option<Events>,
+    /// Where the client gets something else than the engine's bytes.
+    translator: Option<AnswerTranslator>,
+    /// Why the answer broke off, for whoever has not yet begun to pass it on.
+    broken: Option<Problem>,
     closed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
@@ -61,7 +68,31 @@ impl StreamBody {
         events: Option<Events>,
     ) -> Self {
         let state = State::Passing(answer);
-        Self { state, status, target, flight, usage: UsageScanner::default(), events, closed: None }
+        let usage = UsageScanner::default();
+        let (translator, broken, closed) = (None, None, None);
+        Self { state, status, target, flight, usage, events, translator, broken, closed }
+    }
+
+    /// Has the answer translated on its way.
+    pub(crate) fn translate(&mut self, translator: AnswerTranslator) {
+        self.translator = Some(translator);
+    }
+
+    /// All of the answer, or as much as the limit lets in, for whoever has to see it before the client does.
+    pub(crate) async fn collect(&mut self, limit: usize) -> Result<Bytes, Problem> {
+        let mut all = Bytes::new();
+        while let Some(data) = std::future::poll_fn(|cx| self.poll_data(cx)).await {
+            match data {
+                Ok(data) if all.len() < limit => all = joined(all, &data),
+                Ok(_) => {}
+                Err(AnswerBroken) => {
+                    let unknown = || Problem::new(ErrorCode::WorkerReset, AnswerBroken.to_string());
+                    return Err(self.broken.take().unwrap_or_else(unknown));
+                }
+            }
+        }
+        all.truncate(limit);
+        Ok(all)
     }
 
     /// Settles an answer that has no body. A server never asks such a body for anything.
@@ -76,7 +107,9 @@ impl StreamBody {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.state {
-            State::Passing(answer) if self.events.is_none() => answer.size_hint(),
+            State::Passing(answer) if self.events.is_none() && self.translator.is_none() => {
+                answer.size_hint()
+            }
             State::Over => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
@@ -106,7 +139,10 @@ impl StreamBody {
             match answer.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     let last = answer.is_over();
-                    let data = self.pass(data);
+                    let (data, fault) = self.pass(data);
+                    if let Some(fault) = fault {
+                        return Poll::Ready(Some(self.cut_behind(data, fault.problem())));
+                    }
                     if last {
                         return Poll::Ready(self.end(data));
                     }
@@ -116,9 +152,8 @@ impl StreamBody {
                 }
                 Poll::Ready(None) => return Poll::Ready(self.end(Bytes::new())),
                 Poll::Ready(Some(Err(_))) => {
-                    return Poll::Ready(Some(
-                        self.cut(ErrorCode::WorkerReset, "the engine died while it answered"),
-                    ));
+                    let problem = Problem::new(ErrorCode::WorkerReset, "the engine died while it answered");
+                    return Poll::Ready(Some(self.cut(problem)));
                 }
                 Poll::Pending => return self.poll_limits(cx).map(Some),
             }
@@ -126,7 +161,7 @@ impl StreamBody {
     }
 
     /// Looks at the next bytes and gives what may go to the client now.
-    fn pass(&mut self, data: Bytes) -> Bytes {
+    fn pass(&mut self, data: Bytes) -> (Bytes, Option<AnswerFault>) {
         if self.flight.takes_slot() {
             self.usage.observe(&data);
             // A comment only keeps the line open.
@@ -134,17 +169,21 @@ impl StreamBody {
                 self.target.live.signs.progressed();
             }
         }
-        let Some(events) = &mut self.events else { return data };
-        events.idle.note(&data);
-        let data = match &mut events.repair {
-            Some(repair) => repair.push(data),
-            None => data,
+        if let Some(events) = &mut self.events {
+            events.idle.note(&data);
+        }
+        let (data, fault) = match (&mut self.translator, &mut self.events) {
+            (Some(translator), _) => {
+                let piece = translator.push(&data);
+                (piece.bytes, piece.fault)
+            }
+            (None, Some(events)) => (events.pass(data), None),
+            (None, None) => (data, None),
         };
-        let data = events.aligner.push(data);
-        if events.idle.began && !data.is_empty() {
+        if !data.is_empty() && self.events.as_ref().is_some_and(|events| events.idle.began) {
             self.flight.token();
         }
-        data
+        (data, fault)
     }
 
     /// The engine has sent everything; `data` is what of it has not gone yet.
@@ -152,11 +191,20 @@ impl StreamBody {
         if let Some(events) = &mut self.events {
             let complete = events.end.is_none_or(|marker| marker.ends(self.usage.tail()));
             if !complete && self.status.is_success() {
-                let last_word = self.cut(ErrorCode::WorkerReset, "the engine ended its answer too early");
-                return Some(last_word.map(|event| joined(data, &event)));
+                let problem = Problem::new(ErrorCode::WorkerReset, "the engine ended its answer too early");
+                return Some(self.cut_behind(data, problem));
             }
         }
-        let held = self.events.as_mut().map_or_else(Bytes::new, Events::finish);
+        let held = match (&mut self.translator, &mut self.events) {
+            (Some(translator), _) => {
+                let piece = translator.finish();
+                if let Some(fault) = piece.fault {
+                    return Some(self.cut_behind(joined(data, &piece.bytes), fault.problem()));
+                }
+                piece.bytes
+            }
+            (None, events) => events.as_mut().map_or_else(Bytes::new, Events::finish),
+        };
         if let State::Passing(answer) = std::mem::replace(&mut self.state, State::Over)
             && let Some(connection) = answer.into_connection()
             && !self.target.live.is_draining()
@@ -177,32 +225,48 @@ impl StreamBody {
         let closed = self.closed.get_or_insert_with(|| Box::pin(live.closed.clone().cancelled_owned()));
         if closed.as_mut().poll(cx).is_ready() {
             let why = live.why_closed();
-            return Poll::Ready(self.cut(ErrorCode::WorkerReset, why));
+            return Poll::Ready(self.cut(Problem::new(ErrorCode::WorkerReset, why)));
         }
         let Some(events) = &mut self.events else { return Poll::Pending };
         ready!(events.idle.poll_expired(cx));
-        Poll::Ready(self.cut(ErrorCode::DecodeTimeout, "the engine generated no token within the limit"))
+        let message = "the engine generated no token within the limit";
+        Poll::Ready(self.cut(Problem::new(ErrorCode::DecodeTimeout, message)))
     }
 
     /// Ends the answer before its end: the engine's connection closes now, the client gets one last event
     /// where its dialect has any, and then its connection closes too.
-    fn cut(&mut self, code: ErrorCode, message: &str) -> Result<Bytes, AnswerBroken> {
+    fn cut(&mut self, problem: Problem) -> Result<Bytes, AnswerBroken> {
         let key = &self.target.replica.key;
-        let problem = Problem::new(code, message).at(&key.node_id, &key.pool_id);
+        let problem = problem.at(&key.node_id, &key.pool_id);
         if self.flight.takes_slot() {
             self.target.live.broke_off();
         }
         self.flight.broken(self.status, &problem, &self.usage.finish());
         if self.events.is_none() {
             self.state = State::Over;
+            self.broken = Some(problem);
             return Err(AnswerBroken);
         }
         self.state = State::LastWord;
         Ok(terminal_event(self.flight.dialect(), &problem, self.flight.request_id().as_str()))
     }
+
+    /// Ends the answer like that, behind bytes that are still to go.
+    fn cut_behind(&mut self, data: Bytes, problem: Problem) -> Result<Bytes, AnswerBroken> {
+        self.cut(problem).map(|event| joined(data, &event))
+    }
 }
 
 impl Events {
+    /// Whole events, and the beginning that may be missing.
+    fn pass(&mut self, data: Bytes) -> Bytes {
+        let data = match &mut self.repair {
+            Some(repair) => repair.push(data),
+            None => data,
+        };
+        self.aligner.push(data)
+    }
+
     fn finish(&mut self) -> Bytes {
         let unjudged = self.repair.as_mut().map_or_else(Bytes::new, MessageStartRepair::finish);
         let whole = self.aligner.push(unjudged);

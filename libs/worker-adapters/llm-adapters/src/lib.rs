@@ -32,5 +32,8 @@ pub use json_fields::{BodyError, BodyFields, fields_in_json};
 pub use multipart::{boundary_of, model_in_multipart};
 pub use problem::{ContextNumbers, Problem};
 pub use prompt_text::{PromptPiece, each_prompt_piece, has_prompt};
-pub use translate::{About, AnswerFault, AnswerPlan, AnswerTranslator, Piece, Translated, translate_ollama};
+pub use translate::{
+    About, AnswerFault, AnswerPlan, AnswerTranslator, Piece, Translated, anthropic_to_openai,
+    openai_to_anthropic, translate_ollama,
+};
 pub use usage::{Usage, UsageScanner};

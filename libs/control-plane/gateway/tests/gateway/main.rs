@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where what it builds on fails")]
 
 mod choosing;
+mod dialects;
 mod engines;
 mod failing;
 mod keys;

@@ -154,3 +154,57 @@ async fn routes_are_listed_with_what_they_lead_to() {
     let fast = front.get("/v1/models/fast").await.json();
     assert_eq!((&fast["root"], &fast["owned_by"]), (&json!("gpt"), &json!("far")));
 }
+
+const CLAUDE_STREAM: [&str; 4] = [
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3}}}\n\n",
+    "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n",
+    "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":1}}\n\n",
+    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+];
+
+#[tokio::test]
+async fn an_anthropic_provider_serves_openai_and_ollama_clients_in_their_own_words() {
+    let far = Engine::start(|_| events(&CLAUDE_STREAM));
+    let settings = provider("far", ProviderKind::Anthropic, format!("http://{}", far.address));
+    let fields = json!({"temperature": 0.5}).as_object().cloned().unwrap();
+    let rewrite = Rewrite { set: fields, ..Rewrite::default() };
+    let rule = RouteRule { to: vec!["far/claude".to_owned()], rewrite };
+    let front = front(Vec::new(), rule, vec![settings]).await;
+    let question = json!({"model": "fast", "stream": true, "messages": [{"role": "user", "content": "x"}]});
+    let openai = front.post("/v1/chat/completions", &question.to_string()).await;
+    assert_eq!((openai.status, openai.header("content-type")), (200, Some("text/event-stream")));
+    let text = openai.text();
+    assert!(text.contains("\"content\":\"hi\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    let ollama = front.post("/api/chat", &question.to_string()).await;
+    let first: Value = serde_json::from_str(ollama.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&first["model"], &first["message"]["content"]), (&json!("fast"), &json!("hi")));
+    for seen in far.seen() {
+        assert_eq!(seen.line, "POST /v1/messages HTTP/1.1");
+        let body: Value = serde_json::from_slice(&seen.body).unwrap();
+        assert_eq!((&body["model"], &body["temperature"]), (&json!("claude"), &json!(0.5)));
+    }
+    assert_eq!(front.records()[1].usage.prompt_tokens, Some(3));
+    let embeddings = front.post("/v1/embeddings", r#"{"model":"fast","input":"x"}"#).await;
+    assert_eq!(embeddings.status, 400, "it has nothing like that: {}", embeddings.text());
+}
+
+#[tokio::test]
+async fn an_openai_provider_serves_anthropic_clients_and_its_errors_are_told_in_their_words() {
+    let answer = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let far = Engine::start(move |seen| {
+        if seen.of_connection == 0 {
+            whole(answer)
+        } else {
+            answer_with("400 Bad Request", "application/json", r#"{"error":{"message":"no such model"}}"#)
+        }
+    });
+    let front = front(Vec::new(), to(&["far/gpt"]), vec![openai_at(far.address)]).await;
+    let question = r#"{"model":"fast","max_tokens":5,"messages":[{"role":"user","content":"x"}]}"#;
+    let message = front.post("/v1/messages", question).await.json();
+    assert_eq!((&message["type"], &message["content"][0]["text"]), (&json!("message"), &json!("hi")));
+    assert_eq!((&message["stop_reason"], &message["model"]), (&json!("end_turn"), &json!("fast")));
+    assert_eq!(far.seen()[0].line, "POST /v1/chat/completions HTTP/1.1");
+    let refused = front.post("/v1/messages", question).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.json()["error"], json!({"type": "invalid_request_error", "message": "no such model"}));
+}

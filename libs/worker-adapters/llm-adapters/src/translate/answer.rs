@@ -6,8 +6,11 @@ use serde_json::Value;
 
 use super::delta::Delta;
 use super::event_reader::{Event, EventReader, TooLong};
+use super::read_anthropic::AnthropicReader;
 use super::read_openai::OpenAiReader;
+use super::write_anthropic::AnthropicWriter;
 use super::write_ollama::{OllamaWriter, embeddings, loaded};
+use super::write_openai::OpenAiWriter;
 use super::{About, AnswerPlan, OllamaShape, Reads, Writes};
 use crate::Problem;
 
@@ -90,8 +93,11 @@ impl AnswerTranslator {
             if plan.streams { State::Events(EventReader::default()) } else { State::Whole(BytesMut::new()) };
         let reader: Box<dyn Reader> = match plan.reads {
             Reads::OpenAi => Box::new(OpenAiReader::default()),
+            Reads::Anthropic => Box::new(AnthropicReader::default()),
         };
         let writer: Box<dyn Writer> = match plan.writes {
+            Writes::OpenAi { include_usage } => Box::new(OpenAiWriter::new(&about, include_usage)),
+            Writes::Anthropic => Box::new(AnthropicWriter::new(&about)),
             Writes::Ollama(shape) | Writes::OllamaLoad(shape) => Box::new(OllamaWriter::new(&about, shape)),
             Writes::OllamaEmbed => Box::new(OllamaWriter::new(&about, OllamaShape::Generate)),
         };
@@ -146,7 +152,7 @@ impl AnswerTranslator {
         let answer = match self.writes {
             Writes::OllamaLoad(shape) => loaded(&self.about, shape),
             Writes::OllamaEmbed => embeddings(parsed(body)?, &self.about)?,
-            Writes::Ollama(_) => {
+            Writes::OpenAi { .. } | Writes::Anthropic | Writes::Ollama(_) => {
                 let delta = self.reader.whole(parsed(body)?)?;
                 self.writer.whole(delta)?
             }

@@ -12,20 +12,31 @@ mod fields;
 mod ollama_messages;
 mod ollama_options;
 mod ollama_request;
+mod read_anthropic;
 mod read_openai;
+mod to_anthropic;
+mod to_openai;
 mod tool_calls;
+mod write_anthropic;
 mod write_ollama;
+mod write_openai;
 
 #[cfg(test)]
 mod ollama_tests;
+#[cfg(test)]
+mod provider_tests;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use orch_core::UnixMillis;
+use orch_core::{ErrorCode, UnixMillis};
+
+use crate::Problem;
 
 pub use answer::{AnswerFault, AnswerTranslator, Piece};
 pub use ollama_request::translate_ollama;
+pub use to_anthropic::openai_to_anthropic;
+pub use to_openai::anthropic_to_openai;
 
 /// A request in the words of the other side.
 #[derive(Clone, Debug)]
@@ -61,11 +72,17 @@ pub struct AnswerPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reads {
     OpenAi,
+    Anthropic,
 }
 
 /// What is written for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writes {
+    OpenAi {
+        /// Whether the client asked for the usage at the end of a stream.
+        include_usage: bool,
+    },
+    Anthropic,
     Ollama(OllamaShape),
     OllamaEmbed,
     /// The answer to a request that only wants the model to be loaded.
@@ -79,6 +96,18 @@ enum OllamaShape {
     Generate,
 }
 
+impl Translated {
+    /// The same request for a provider that speaks Anthropic's protocol; only chats can be told to one.
+    pub fn for_anthropic(self) -> Result<Translated, Problem> {
+        if self.path != "/v1/chat/completions" {
+            let message = format!("this provider has nothing like {}", self.path);
+            return Err(Problem::new(ErrorCode::InvalidParams, message));
+        }
+        let told = openai_to_anthropic(&self.body)?;
+        Ok(Translated { plan: AnswerPlan { writes: self.plan.writes, ..told.plan }, ..told })
+    }
+}
+
 impl AnswerPlan {
     /// Whether the client gets its answer piece by piece. Otherwise all of it comes at the end.
     pub fn streams(self) -> bool {
@@ -88,8 +117,9 @@ impl AnswerPlan {
     /// The media type of what the client gets.
     pub fn media_type(self) -> &'static str {
         match self.writes {
+            Writes::OpenAi { .. } | Writes::Anthropic if self.streams => "text/event-stream",
             Writes::Ollama(_) if self.streams => "application/x-ndjson",
-            Writes::Ollama(_) | Writes::OllamaEmbed | Writes::OllamaLoad(_) => "application/json",
+            _ => "application/json",
         }
     }
 
