@@ -108,7 +108,9 @@ fn choose_remote(
         return Ok(selection.names.iter().cloned().map(Chosen::remote).collect());
     }
     let rows = block_on(client.instances())?;
-    Ok(rows.into_iter().filter(|row| !is_so(row)).map(|row| Chosen::remote(row.name)).collect())
+    let mut names: Vec<String> = rows.into_iter().filter(|row| !is_so(row)).map(|row| row.name).collect();
+    names.dedup();
+    Ok(names.into_iter().map(Chosen::remote).collect())
 }
 
 fn choose_local(
@@ -129,11 +131,12 @@ fn choose_local(
     let rows = context.look(|viewer| {
         let instances = catalog.instances.iter().filter(tagged);
         instances
-            .map(|instance| Ok((instance, viewer.instance(instance)?)))
+            .map(|instance| Ok((instance, viewer.replicas(instance)?)))
             .collect::<Result<Vec<_>, Failure>>()
     })?;
     warn_of_broken(context, &catalog);
-    Ok(rows.into_iter().filter(|(_, row)| !is_so(row)).map(|(instance, _)| Chosen::local(instance)).collect())
+    let chosen = rows.into_iter().filter(|(_, rows)| !rows.iter().all(&is_so));
+    Ok(chosen.map(|(instance, _)| Chosen::local(instance)).collect())
 }
 
 fn choose_by_name(catalog: &Catalog, names: &[String]) -> Vec<Chosen> {
@@ -165,9 +168,10 @@ pub(crate) fn reach_remnant(context: &Context, choice: &mut Chosen) -> Result<()
 /// Tells when this command itself is about to touch a process that it may not look at. A daemon tells by an event.
 pub(crate) fn warn_of_denied(context: &Context, plane: &Plane, target: &Target) -> Result<(), Failure> {
     let (Plane::Alone, Some(instance)) = (plane, &target.instance) else { return Ok(()) };
-    let row = context.look(|viewer| viewer.instance(instance))?;
-    if let Some(line) = denied_line(&row) {
-        context.talk.warning(&line);
+    for row in context.look(|viewer| viewer.replicas(instance))? {
+        if let Some(line) = denied_line(&row) {
+            context.talk.warning(&line);
+        }
     }
     Ok(())
 }
@@ -180,7 +184,9 @@ pub(crate) fn running_remnants(context: &Context, plane: &Plane) -> Result<Vec<C
     let catalog = context.catalog()?;
     let rows = context.look(|viewer| viewer.remnants(&catalog))?;
     let running = rows.into_iter().filter(|row| row.status.has_process());
-    Ok(running.map(|row| Chosen::left(row.name)).collect())
+    let mut names: Vec<String> = running.map(|row| row.name).collect();
+    names.dedup();
+    Ok(names.into_iter().map(Chosen::left).collect())
 }
 
 /// Configs that cannot be used are told, and stop nothing.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gateway::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable, TableHandle};
+use gateway::{
+    Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable, TableHandle, hopelessness,
+};
 use orch_core::{DesiredState, InstanceName, ReplicaId, Status, UnixMillis};
 use pool_manager::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
 
@@ -53,6 +55,11 @@ impl Traffic for GatewayTraffic {
                 created_at: snapshot.created_at,
                 replicas: Vec::new(),
             });
+            // The most hopeful replica speaks for the instance.
+            if hopelessness(snapshot.status) < hopelessness(routed.status) {
+                routed.status = snapshot.status;
+            }
+            routed.loadable = routed.loadable.max(loadable(snapshot));
             routed.replicas.extend(self.replica(snapshot));
         }
         let home = RoutedNode { id: self.node_id.clone(), online: true };

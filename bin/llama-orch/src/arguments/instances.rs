@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use orch_core::InstanceName;
 
-use super::parsers::{instance_port, port_or_auto};
+use super::parsers::{instance_port, port_or_auto, scale};
 use crate::words::parse_duration;
 
 #[derive(Debug, Args)]
@@ -106,12 +106,25 @@ impl StartWait {
     }
 }
 
+/// How many replicas an instance is to have.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    pub name: String,
+    /// As a config has it: a number, or `per_device`.
+    pub replicas: String,
+}
+
 #[derive(Debug, Args)]
+#[command(mut_arg("names", |names| names.required_unless_present_any(["all", "tag", "scale"])))]
 pub struct UpArguments {
     #[command(flatten)]
     pub selection: Selection,
     #[command(flatten)]
     pub wait: StartWait,
+    /// Write to the config of NAME how many replicas it has (1 to 64, or per_device), then start what is missing and
+    /// end what is too many
+    #[arg(long, value_name = "NAME=N", value_parser = scale)]
+    pub scale: Vec<Scale>,
     /// Stay, show the output, and stop the instances at Ctrl-C
     #[arg(long, conflicts_with = "no_wait")]
     pub no_detach: bool,

@@ -13,6 +13,9 @@ pub struct PsArguments {
     /// Also those whose config cannot be used and of which nothing runs
     #[arg(short, long)]
     pub all: bool,
+    /// Also the node that each replica is on
+    #[arg(long)]
+    pub nodes: bool,
     /// Show it again each second
     #[arg(short, long)]
     pub watch: bool,

@@ -2,7 +2,7 @@
 
 use orch_core::{EventLevel, EventType, Priority, ReplicaId, Scope};
 
-use super::instances::PortArgument;
+use super::instances::{PortArgument, Scale};
 
 pub(super) fn instance_port(text: &str) -> Result<u16, String> {
     match text.parse() {
@@ -23,6 +23,11 @@ pub(super) fn port_or_auto(text: &str) -> Result<PortArgument, String> {
 pub(super) fn replica(text: &str) -> Result<ReplicaId, String> {
     let digits = text.strip_prefix('r').unwrap_or(text);
     digits.parse().map(ReplicaId).map_err(|_| "is the number of a replica, counted from 0".to_owned())
+}
+
+pub(super) fn scale(text: &str) -> Result<Scale, String> {
+    let (name, replicas) = assignment(text).map_err(|_| "write it as name=number".to_owned())?;
+    Ok(Scale { name, replicas })
 }
 
 pub(super) fn event_level(text: &str) -> Result<EventLevel, String> {

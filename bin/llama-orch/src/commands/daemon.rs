@@ -1,5 +1,7 @@
 //! `daemon`: supervision and gateway, as one process in the background.
 
+use std::collections::BTreeSet;
+
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon;
@@ -94,5 +96,7 @@ fn status_without(context: &Context) -> CommandResult {
 fn running_instances(context: &Context) -> Result<usize, Failure> {
     let catalog = context.catalog()?;
     let rows = context.look(|viewer| viewer.instances(&catalog))?;
-    Ok(rows.iter().filter(|row| row.pid.is_some()).count())
+    let running: BTreeSet<&str> =
+        rows.iter().filter(|row| row.pid.is_some()).map(|row| row.name.as_str()).collect();
+    Ok(running.len())
 }

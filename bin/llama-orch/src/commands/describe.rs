@@ -56,6 +56,7 @@ fn sheet(document: &Value) -> String {
         block("command", &command_line(&document["effective_command"])),
         pairs("variables", &variables(&document["env"])),
         pairs("process", &entries(&document["process"])),
+        block("replicas", &replicas(&document["replicas"])),
         pairs("last exit", &exit(&document["last_exit"])),
         block("findings", &findings(&document["findings"])),
         block("events", &events(&document["events"])),
@@ -161,6 +162,27 @@ fn entries(object: &Value) -> Vec<(String, String)> {
 fn variables(object: &Value) -> Vec<(String, String)> {
     let entries = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     entries.map(|(name, value)| (name.clone(), plain(value))).collect()
+}
+
+/// A line for each, where there is more to an instance than the first.
+fn replicas(replicas: &Value) -> Vec<String> {
+    let rows = replicas.as_array().map_or(&[][..], Vec::as_slice);
+    if rows.len() < 2 {
+        return Vec::new();
+    }
+    let line = |row: &Value| {
+        let number = plain(&row["replica_id"]);
+        let device = row["device"].as_u64().map_or(String::new(), |device| format!("  device {device}"));
+        let error = row["last_error"].as_str().map_or(String::new(), |error| format!("  {error}"));
+        format!(
+            "{number}  {}  {}  pid {}  port {}{device}{error}",
+            plain(&row["status"]),
+            plain(&row["health"]),
+            plain(&row["pid"]),
+            plain(&row["port"])
+        )
+    };
+    rows.iter().map(line).collect()
 }
 
 fn exit(record: &Value) -> Vec<(String, String)> {

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use instance_config::LoadedInstance;
-use orch_core::{DesiredState, ExitCode, Failure, Health, HomeLayout, Status};
+use orch_core::{DesiredState, ExitCode, Failure, Health, HomeLayout, ReplicaId, Status};
 use orch_runtime::reachable_host;
 use pool_manager::lifecycle::ProbeOutcome;
 use pool_manager::view::{InstanceView, Slots};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::arguments::HealthArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
+use crate::rows::replica_name;
 use crate::runtime::{block_on, watch};
 use crate::watching::look_at_home;
 use crate::words::{or_dash, show_slots};
@@ -20,6 +21,7 @@ use crate::words::{or_dash, show_slots};
 #[derive(Serialize)]
 struct Answer {
     name: String,
+    replica_id: ReplicaId,
     status: Status,
     health: Health,
     response_time_ms: Option<f64>,
@@ -61,12 +63,13 @@ fn ask(context: &Context, arguments: &HealthArguments) -> Result<(Vec<Answer>, V
     let home = context.home()?;
     let mut questions = Vec::new();
     for instance in chosen {
-        let row = seen.rows.iter().find(|row| row.name == instance.config.name.as_str()).cloned();
-        let row = row.map_or_else(|| context.look(|viewer| viewer.instance(instance)), Ok)?;
-        let skipped = arguments.name.is_none() && !arguments.all && is_off(&row);
-        if !skipped {
-            questions.push(judge(row, instance, home));
+        let of_instance = |row: &&InstanceView| row.name == instance.config.name.as_str();
+        let mut rows: Vec<InstanceView> = seen.rows.iter().filter(of_instance).cloned().collect();
+        if rows.is_empty() {
+            rows = context.look(|viewer| viewer.replicas(instance))?;
         }
+        let shown = |row: &InstanceView| arguments.name.is_some() || arguments.all || !is_off(row);
+        questions.extend(rows.into_iter().filter(shown).map(|row| judge(row, instance, home)));
     }
     // All at once: together they take as long as the slowest, and that one no longer than its timeout.
     let answers = block_on(async { Ok::<_, Failure>(join_all(questions).await) })?;
@@ -84,7 +87,7 @@ async fn judge(row: InstanceView, instance: &LoadedInstance, home: &HomeLayout) 
         let prober = Prober {
             host: reachable_host(&row.host).to_owned(),
             port: row.port,
-            api_key: running_key(home, &instance.config, row.pid),
+            api_key: running_key(home, &instance.config, row.replica_id, row.pid),
             check: check.clone(),
             home: home.root().to_path_buf(),
         };
@@ -99,6 +102,7 @@ async fn judge(row: InstanceView, instance: &LoadedInstance, home: &HomeLayout) 
     };
     Answer {
         name: row.name,
+        replica_id: row.replica_id,
         status: row.status,
         health,
         response_time_ms: response_time.map(|time| (time.as_secs_f64() * 1e5).round() / 100.0),
@@ -139,7 +143,7 @@ const HEADINGS: [&str; 6] = ["NAME", "STATUS", "HEALTH", "RESPONSE", "SLOTS", "E
 fn table(answers: &[Answer]) -> Vec<Vec<String>> {
     let cells = |answer: &Answer| {
         vec![
-            answer.name.clone(),
+            replica_name(&answer.name, answer.replica_id),
             answer.status.to_string(),
             answer.health.to_string(),
             or_dash(answer.response_time_ms.map(|millis| format!("{millis} ms"))),

@@ -23,9 +23,9 @@ pub(super) fn run(context: &Context, arguments: &LogsArguments) -> CommandResult
         return clean::run(context, names, *older_than);
     }
     warn_of_large_logs(context);
-    let name = arguments.name.as_deref().unwrap_or_default();
+    let (name, numbered) = replica_of(arguments.name.as_deref().unwrap_or_default());
     let catalog = context.catalog()?;
-    let replica = arguments.replica.unwrap_or(ReplicaId::FIRST);
+    let replica = arguments.replica.or(numbered).unwrap_or(ReplicaId::FIRST);
     let files = match catalog.select(name) {
         Ok(instance) => log_files(context, instance, replica)?,
         Err(failure) => remnant_files(context, name, replica)?.ok_or(failure)?,
@@ -46,6 +46,12 @@ pub(super) fn run(context: &Context, arguments: &LogsArguments) -> CommandResult
     })
 }
 
+/// `ps` shows a further replica as `name/1`.
+fn replica_of(name: &str) -> (&str, Option<ReplicaId>) {
+    let numbered = name.rsplit_once('/').and_then(|(name, number)| Some((name, number.parse().ok()?)));
+    numbered.map_or((name, None), |(name, number)| (name, Some(ReplicaId(number))))
+}
+
 /// Logs that together take over a gigabyte are told, wherever somebody has to do with them.
 pub(super) fn warn_of_large_logs(context: &Context) {
     let Ok(home) = context.home() else { return };
@@ -61,12 +67,14 @@ pub(super) fn follow_all(
     instances: &[LoadedInstance],
     stream: StreamArgument,
 ) -> CommandResult {
-    let mut followers: Vec<(&str, LogFiles, Follower)> = Vec::new();
+    let mut followers: Vec<(String, LogFiles, Follower)> = Vec::new();
     for instance in instances {
-        let files = log_files(context, instance, ReplicaId::FIRST)?;
-        let follower =
-            Follower::new(&files, selection(stream)).map_err(|error| unreadable(&files, &error))?;
-        followers.push((instance.config.name.as_str(), files, follower));
+        for row in context.look(|viewer| viewer.replicas(instance))? {
+            let files = log_files(context, instance, row.replica_id)?;
+            let follower =
+                Follower::new(&files, selection(stream)).map_err(|error| unreadable(&files, &error))?;
+            followers.push((row.replica_id.display_name(&instance.config.name), files, follower));
+        }
     }
     repeat(FOLLOW_PACE, || {
         for (name, files, follower) in &mut followers {

@@ -15,6 +15,7 @@ mod ps;
 mod quickstart;
 mod restart;
 mod rm;
+mod scale;
 mod service;
 mod stats;
 mod token;

@@ -30,7 +30,15 @@ pub(super) fn run(context: &Context, arguments: &PsArguments) -> CommandResult {
             context.warn(&seen.warnings());
             return Ok(context.printer.document(&seen.rows)?);
         }
-        context.show_table(arguments.watch, &HEADINGS, &table(&seen.rows), &seen.warnings())
+        let mut headings = HEADINGS.to_vec();
+        let mut table = table(&seen.rows);
+        if arguments.nodes {
+            headings.push("NODE");
+            for (cells, row) in table.iter_mut().zip(&seen.rows) {
+                cells.push(row.node_id.clone());
+            }
+        }
+        context.show_table(arguments.watch, &headings, &table, &seen.warnings())
     })
 }
 

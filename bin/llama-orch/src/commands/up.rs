@@ -1,7 +1,7 @@
 //! `up`: started, and ready when this returns.
 
 use instance_config::{LoadedInstance, Severity, engine_command, lint_instance};
-use orch_core::{ExitCode, Failure, Status, redact_args, redact_env_value};
+use orch_core::{EngineProfile, ExitCode, Failure, ReplicaId, Status, redact_args, redact_env_value};
 use orch_runtime::reachable_host;
 use orchestratord::compose::{self, Memory, engine_profile};
 use pool_manager::alone;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::{StartWait, StreamArgument, UpArguments};
 use crate::commands::config::facts::Facts;
+use crate::commands::scale::Scales;
 use crate::commands::{down, logs, unlock};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
@@ -20,8 +21,18 @@ use crate::words::{command_line, quoted, show_duration};
 
 pub(super) fn run(context: &Context, arguments: &UpArguments) -> CommandResult {
     let plane = Plane::find(context)?;
-    let chosen = choose(context, &plane, &arguments.selection, |row| !arguments.dry_run && is_up(row))?;
+    let scales = Scales::read(context, &plane, &arguments.scale)?;
+    let mut selection = arguments.selection.clone();
+    if !is_sweeping(&selection) {
+        selection.names.extend(scales.names().cloned());
+    }
+    if !arguments.dry_run {
+        scales.write(context)?;
+    }
+    let skips = |row: &InstanceView| !arguments.dry_run && !scales.include(&row.name) && is_up(row);
+    let mut chosen = choose(context, &plane, &selection, skips)?;
     if arguments.dry_run {
+        scales.pretend(&mut chosen)?;
         return preview(context, &chosen);
     }
     if arguments.no_detach && matches!(plane, Plane::Remote(_)) {
@@ -32,10 +43,13 @@ pub(super) fn run(context: &Context, arguments: &UpArguments) -> CommandResult {
     logs::warn_of_large_logs(context);
     let warnings = Warnings::default();
     tell_findings(context, &plane, &chosen, &warnings)?;
-    let sweeping = is_sweeping(&arguments.selection);
+    let sweeping = is_sweeping(&selection);
     let started = carry_out(context, "starting", &chosen, &|target: &Target| {
         let plane = &plane.without_daemon(unlock::before_step(context, target, arguments.force_unlock)?);
         match start(context, plane, target, arguments, &warnings) {
+            Err(failure) if failure.exit == ExitCode::AlreadyRunning && scales.include(&target.name) => {
+                ready_words(context, plane, target, arguments.wait)
+            }
             Err(failure) if sweeping && failure.exit == ExitCode::AlreadyRunning => {
                 Ok("was running".to_owned())
             }
@@ -86,11 +100,19 @@ pub(super) fn ready_words(
     let (Plane::Daemon(_) | Plane::Alone, Some(instance)) = (plane, &target.instance) else {
         return Ok(word.to_owned());
     };
-    let row = context.look(|viewer| viewer.instance(instance))?;
-    let Some(pid) = row.pid else { return Ok(word.to_owned()) };
+    let rows = context.look(|viewer| viewer.replicas(instance))?;
+    let told: Vec<String> = rows.iter().filter_map(address_and_pid).collect();
+    Ok(match &told[..] {
+        [] => word.to_owned(),
+        [only] => format!("{word}: {only}"),
+        several => format!("{word}: {} replicas, {}", several.len(), several.join(", ")),
+    })
+}
+
+fn address_and_pid(row: &InstanceView) -> Option<String> {
     let host = reachable_host(&row.host);
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Ok(format!("{word}: http://{host}:{} (pid {pid})", row.port))
+    Some(format!("http://{host}:{} (pid {})", row.port, row.pid?))
 }
 
 /// What stops no start but should be known: everything that lint finds, less what the start itself refuses.
@@ -133,7 +155,7 @@ fn preview(context: &Context, chosen: &[Chosen]) -> CommandResult {
     for one in chosen {
         let planned = one.target.as_ref().map_err(Failure::clone).and_then(|target| plan(context, target));
         match planned {
-            Ok(preview) => previews.push(preview),
+            Ok(planned) => previews.extend(planned),
             Err(failure) => {
                 context.talk.failure(&failure);
                 first_failure.get_or_insert(failure.exit);
@@ -150,14 +172,25 @@ fn preview(context: &Context, chosen: &[Chosen]) -> CommandResult {
     first_failure.map_or(Ok(()), |exit| Err(Ended::Told(exit)))
 }
 
-fn plan(context: &Context, target: &Target) -> Result<Value, Failure> {
+/// What would be started for an instance: one engine for each replica.
+fn plan(context: &Context, target: &Target) -> Result<Vec<Value>, Failure> {
     let Some(instance) = &target.instance else {
         return Err(Failure::new(ExitCode::Usage, "a start elsewhere cannot be shown here"));
     };
-    let (home, config) = (context.home()?, &instance.config);
-    let profile = engine_profile(home, config, Memory::ReadOnly)?;
+    let profile = engine_profile(context.home()?, &instance.config, Memory::ReadOnly)?;
+    let replicas = (0..instance.config.replica_count(&profile)?).map(ReplicaId);
+    replicas.map(|replica| plan_replica(context, instance, replica, &profile)).collect()
+}
+
+fn plan_replica(
+    context: &Context,
+    instance: &LoadedInstance,
+    replica: ReplicaId,
+    profile: &EngineProfile,
+) -> Result<Value, Failure> {
+    let (home, config) = (context.home()?, &instance.config.of_replica(replica));
     let model = instance_config::resolve_model_path(config, &instance.path, home);
-    let command = engine_command(config, home, &profile, &model, config.server.port);
+    let command = engine_command(config, home, profile, &model, config.server.port);
     if let Some(rejected) = command.rejected.first() {
         let message = format!("{}: {}", config.name, rejected.message);
         let failure = Failure::new(ExitCode::ConfigInvalid, message);
@@ -171,7 +204,9 @@ fn plan(context: &Context, target: &Target) -> Result<Value, Failure> {
     let variables = command.env_overrides.iter().map(|(name, value)| (name, value)).chain(&config.env);
     let env: Map<String, Value> =
         variables.map(|(name, value)| (name.clone(), Value::from(redact_env_value(name, value)))).collect();
-    Ok(json!({"name": config.name, "command": words, "env": env, "warnings": command.warnings}))
+    Ok(
+        json!({"name": config.name, "replica_id": replica, "command": words, "env": env, "warnings": command.warnings}),
+    )
 }
 
 fn show_preview(context: &Context, preview: &Value) -> CommandResult {

@@ -89,8 +89,11 @@ fn open(context: &Context, instance: &str) -> Result<(Vec<LogLine>, Follower), F
         ));
     }
     let (home, catalog) = (context.home()?, context.catalog()?);
-    let config = &catalog.select(instance)?.config;
-    let path = |template: &str| instance_config::log_path(template, config, home, ReplicaId::FIRST);
+    // No name holds a slash: what follows one is the number of a replica.
+    let (name, number) = instance.split_once('/').unwrap_or((instance, ""));
+    let replica = number.parse().map_or(ReplicaId::FIRST, ReplicaId);
+    let config = &catalog.select(name)?.config;
+    let path = |template: &str| instance_config::log_path(template, config, home, replica);
     let files = LogFiles { stdout: path(&config.logs.stdout), stderr: path(&config.logs.stderr) };
     tail_then_follow(&files, StreamSelection::Both, BEGINNING, None)
         .map_err(|error| unreadable(instance, &error))

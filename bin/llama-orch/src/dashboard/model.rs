@@ -153,6 +153,13 @@ pub(super) struct Row {
     searched: String,
 }
 
+impl Row {
+    /// What people call the replica.
+    pub(super) fn label(&self) -> String {
+        replica_name(&self.instance, self.replica)
+    }
+}
+
 /// A line that tells how something ended.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
@@ -160,7 +167,7 @@ pub(super) struct Told {
     pub(super) is_bad: bool,
 }
 
-/// The log of the selected instance.
+/// The log of the selected replica.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogPane {
     pub(super) instance: String,

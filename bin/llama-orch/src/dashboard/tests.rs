@@ -400,6 +400,19 @@ fn the_log_of_the_selected_instance_is_followed_and_scrolled() {
 }
 
 #[test]
+fn each_replica_has_a_row_and_a_log_of_its_own() {
+    let mut scene = Scene::with_three(80, 24);
+    let mut second = instance("chat", Status::Running, Health::Healthy);
+    second.replica_id = ReplicaId(1);
+    let rows = vec![instance("chat", Status::Running, Health::Healthy), second];
+    scene.send(Message::Seen(Box::new(Picture { rows, ..three() })));
+    assert!(scene.frame().contains("chat/1"), "{}", scene.frame());
+    scene.typed("l");
+    let effects = scene.typed("j");
+    assert!(matches!(&effects[..], [Effect::FollowLog(Some(name))] if name == "chat/1"), "{effects:?}");
+}
+
+#[test]
 fn a_log_that_cannot_be_read_says_so_in_its_pane() {
     let mut scene = Scene::with_three(80, 24);
     scene.typed("l");

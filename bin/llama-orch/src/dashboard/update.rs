@@ -3,7 +3,7 @@
 use orch_core::{ExitCode, Failure};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::model::{Effect, LogPane, Message, Mode, Model, Question, Step, StepKind, Told, interrupted};
+use super::model::{Effect, LogPane, Message, Mode, Model, Question, Row, Step, StepKind, Told, interrupted};
 use crate::watching::Keeper;
 
 /// A filter is a few words.
@@ -199,7 +199,7 @@ fn follow_selected(model: &mut Model) -> Vec<Effect> {
     if model.selected.is_none() {
         model.selected = model.rows.first().map(|row| (row.instance.clone(), row.replica));
     }
-    let Some(instance) = model.selected_row().map(|row| row.instance.clone()) else { return Vec::new() };
+    let Some(instance) = model.selected_row().map(Row::label) else { return Vec::new() };
     match &mut model.log {
         Some(pane) if pane.instance != instance => {
             *pane = LogPane { instance: instance.clone(), ..LogPane::default() };
@@ -213,7 +213,7 @@ fn toggle_log(model: &mut Model) -> Vec<Effect> {
     if model.log.take().is_some() {
         return vec![Effect::FollowLog(None)];
     }
-    let Some(instance) = model.selected_row().map(|row| row.instance.clone()) else { return Vec::new() };
+    let Some(instance) = model.selected_row().map(Row::label) else { return Vec::new() };
     model.log = Some(LogPane { instance: instance.clone(), ..LogPane::default() });
     vec![Effect::FollowLog(Some(instance))]
 }

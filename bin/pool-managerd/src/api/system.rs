@@ -18,15 +18,17 @@ pub(super) async fn version() -> Json<Version> {
 
 pub(super) async fn status(State(state): State<ApiState>) -> Json<DaemonStatus> {
     let pid = std::process::id();
-    let running =
-        state.manager.snapshots().iter().filter(|it| it.status == orch_core::Status::Running).count();
+    let mut running: Vec<_> = state.manager.snapshots();
+    running.retain(|it| it.status == orch_core::Status::Running);
+    // The replicas of one instance stand together.
+    running.dedup_by(|one, other| one.instance == other.instance);
     Json(DaemonStatus {
         running: true,
         pid: Some(pid),
         address: Some(state.address.to_string()),
         uptime_seconds: Some(state.started.elapsed().as_secs()),
         rss_bytes: engine_process::rss_bytes(pid).map(|bytes| bytes.0),
-        instances_running: running,
+        instances_running: running.len(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -51,6 +51,7 @@ pub use quota::{KeyLimits, Ledger, Quota};
 pub use record::{Outcome, RequestLog, RequestRecord};
 pub use respond::refuse;
 pub use rewrite::Rewrite;
+pub use route::hopelessness;
 pub use routes::{RouteRule, Routes};
 pub use signs::Signs;
 pub use table::{Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable};

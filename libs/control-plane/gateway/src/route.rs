@@ -116,7 +116,8 @@ fn state_problem(instance: &RoutedInstance) -> Problem {
     Problem::new(ErrorCode::ModelNotAvailable, message).retry_after(wait)
 }
 
-const fn hopelessness(status: Status) -> u8 {
+/// How little a request may hope for from a replica in this state: of several, the least hopeless speaks for all.
+pub const fn hopelessness(status: Status) -> u8 {
     match status {
         Status::Running => 0,
         Status::Starting => 1,

@@ -63,8 +63,8 @@ impl fmt::Debug for Replica {
     }
 }
 
-/// What a request may hope for while an instance serves nobody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a request may hope for while an instance serves nobody, from least to most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loadable {
     /// Somebody has to start it: a request is told so at once.
     #[default]

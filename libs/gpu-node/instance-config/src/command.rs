@@ -37,8 +37,8 @@ impl std::fmt::Debug for EngineCommand {
     }
 }
 
-/// The command line of one engine. `port` is the replica's own; for `per_device` replicas the caller passes a config
-/// whose `gpu.device_id` is the replica's device.
+/// The command line of one engine. `port` is the replica's own; the config is the replica's own as well, as
+/// [`InstanceConfig::of_replica`] makes it.
 pub fn engine_command(
     config: &InstanceConfig,
     home: &HomeLayout,
@@ -127,7 +127,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Flags by which the user chooses devices: a mask under them would renumber what they name.
-const DEVICE_FLAGS: [&str; 9] =
+pub(crate) const DEVICE_FLAGS: [&str; 9] =
     ["--device", "-dev", "--tensor-split", "-ts", "--split-mode", "-sm", "--main-gpu", "-mg", "--rpc"];
 
 /// The devices that the engine is limited to, as its environment names them; none when it may see all.

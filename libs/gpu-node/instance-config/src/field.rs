@@ -151,7 +151,7 @@ pub static FIELDS: &[Field] = &[
     field("lifecycle.idle_ttl", Seconds { min: 0.0, max: YEAR }, Is("0"), Node, "seconds without a request before it is unloaded; 0 is never"),
     field("lifecycle.group", Text, Absent, Node, "at most one loaded member of a group on a node"),
     field("lifecycle.pin", Bool, Is("false"), Node, "never evicted"),
-    field("replicas", Replicas { max: 64 }, Is("1"), Node, "engines of this instance, or per_device"),
+    field("replicas", Replicas { max: crate::replicas::MAX }, Is("1"), Node, "engines of this instance, 1 to 64; or per_device: one for each device of the backend"),
     field("aliases", Alias, Is("[]"), Node, "other names under which clients reach it"),
     field("model_metadata", Anything, Absent, Node, "kept as it is"),
     field("parameter_mutability", Anything, Absent, Node, "kept as it is"),

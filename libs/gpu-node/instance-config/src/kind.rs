@@ -46,7 +46,7 @@ pub enum Kind {
     /// One HTTP status or several.
     Statuses,
     Replicas {
-        max: i64,
+        max: u16,
     },
     /// Not looked into.
     Anything,
@@ -104,7 +104,7 @@ impl Kind {
             Kind::Arguments => arguments(value, notes),
             Kind::Environment => environment(value, notes),
             Kind::Statuses => statuses(value, notes),
-            Kind::Replicas { max } => replicas(value, max, notes),
+            Kind::Replicas { max } => replicas(value, i64::from(max), notes),
             Kind::Anything => Ok(value.clone()),
         }
     }

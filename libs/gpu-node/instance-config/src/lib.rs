@@ -32,6 +32,7 @@ mod migration;
 mod model_file;
 mod nearest;
 mod reader;
+mod replicas;
 mod schema;
 mod template;
 

@@ -63,6 +63,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
     check_dangerous_flags(config, &mut findings);
     check_engine(config, facts, &mut findings);
     check_memory(instance, facts, &mut findings);
+    crate::replicas::check(config, &mut findings);
     check_without_effect(config, &mut findings);
     let said = findings.into_iter().map(|finding| finding.of(config.name.as_str()));
     instance.findings.iter().cloned().chain(said).collect()
@@ -234,7 +235,6 @@ fn check_dangerous_flags(config: &InstanceConfig, findings: &mut Vec<Finding>) {
 fn check_without_effect(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     let lifecycle = &config.lifecycle;
     let without_effect = [
-        (config.replicas != Replicas::Count(1), "replicas", "has no effect yet: one engine is started"),
         (
             lifecycle.load == LoadMode::OnDemand,
             "lifecycle.load",
@@ -314,12 +314,16 @@ fn check_device(config: &InstanceConfig, profile: &EngineProfile, findings: &mut
         return;
     }
     let count = profile.devices.iter().filter(|device| belongs(device, config.gpu.backend)).count();
-    if config.gpu.device_id.is_none_or(|device| (device as usize) < count) && count > 0 {
+    // With one engine for each device no other device is asked for.
+    let per_device = config.replicas == Replicas::PerDevice;
+    let exists = per_device || config.gpu.device_id.is_none_or(|device| (device as usize) < count);
+    if exists && count > 0 {
         return;
     }
     let message = match count {
         0 => format!("the engine lists no {} device", config.gpu.backend),
         _ => format!("the engine lists {count} {} devices, counted from 0", config.gpu.backend),
     };
-    findings.push(Finding::warning("gpu.device_id", message).suggest("see `llama-orch engine devices`"));
+    let field = if per_device { "replicas" } else { "gpu.device_id" };
+    findings.push(Finding::warning(field, message).suggest("see `llama-orch engine devices`"));
 }

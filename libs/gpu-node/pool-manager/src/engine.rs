@@ -180,8 +180,13 @@ impl Engine {
 
 /// The key that an engine asks for: the one it was started with, whatever its config says by now. An engine that is not
 /// ready has written none down.
-pub fn running_key(home: &HomeLayout, config: &InstanceConfig, pid: Option<u32>) -> Option<String> {
-    let written = Handoff::read(&home.handoff(&config.name, ReplicaId::FIRST)).ok();
+pub fn running_key(
+    home: &HomeLayout,
+    config: &InstanceConfig,
+    replica: ReplicaId,
+    pid: Option<u32>,
+) -> Option<String> {
+    let written = Handoff::read(&home.handoff(&config.name, replica)).ok();
     match written.filter(|file| Some(file.pid) == pid) {
         Some(file) => file.api_key,
         None => instance_config::api_key(config, home),

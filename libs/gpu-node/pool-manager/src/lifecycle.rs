@@ -95,6 +95,8 @@ pub enum Event {
         desired: DesiredState,
         force: bool,
     },
+    /// The instance is to have fewer replicas, without this one. What is wanted of the instance stays as it is.
+    Retire,
     /// It should run, nothing of it is there, and nobody waits for it: the reconciler's own start.
     Wanted,
     /// A living engine that belongs to this replica was found; it was started so long ago.
@@ -223,6 +225,8 @@ pub struct Lifecycle {
     loading_probes: u32,
     /// Whether somebody asked for the launch under way, and is told when it is refused.
     asked: bool,
+    /// It is to go for good: its wishes are not the instance's.
+    retired: bool,
     /// Probes in a row that found a ready engine unwell, whether they count towards a restart or not.
     unwell_probes: u32,
     /// Since when an engine that was ready answers as if it loaded; a refused port looks the same.
@@ -240,6 +244,7 @@ impl Lifecycle {
             next_probe: None,
             loading_probes: 0,
             asked: false,
+            retired: false,
             unwell_probes: 0,
             loading_again: None,
         }
@@ -282,6 +287,7 @@ impl Lifecycle {
             Event::Up { desired } => self.up(desired),
             Event::Down { force } => self.down(force),
             Event::Restart { desired, force } => self.restart(desired, force),
+            Event::Retire => self.retire(),
             Event::Wanted => self.wanted(),
             Event::Adopted { ready, age } => self.adopted(ready, age, now),
             Event::FoundDead { reason } => self.after_crash(&reason, now, random),
@@ -301,6 +307,7 @@ impl Lifecycle {
     }
 
     fn up(&mut self, desired: DesiredState) -> Vec<Effect> {
+        self.retired = false;
         match self.phase {
             Phase::Stopped | Phase::GaveUp | Phase::Failed | Phase::BackingOff { .. } => {
                 self.desired = desired;
@@ -364,7 +371,16 @@ impl Lifecycle {
         }
     }
 
+    /// As a polite stop, of which nothing is remembered.
+    fn retire(&mut self) -> Vec<Effect> {
+        self.retired = true;
+        let mut effects = self.down(false);
+        effects.retain(|effect| !matches!(effect, Effect::RecordDesired { .. }));
+        effects
+    }
+
     fn restart(&mut self, desired: DesiredState, force: bool) -> Vec<Effect> {
+        self.retired = false;
         match self.phase {
             Phase::Loading { .. } | Phase::Running { .. } => {
                 self.desired = desired;
@@ -395,7 +411,10 @@ impl Lifecycle {
     fn launched(&mut self, now: Instant) -> Vec<Effect> {
         if self.desired == DesiredState::Stopped {
             self.phase = Phase::Stopping { then: AfterStop::Rest };
-            return vec![Effect::Terminate { force: false }];
+            // The launch may have written the older wish down after the newer one.
+            let again = Effect::RecordDesired { desired: DesiredState::Stopped };
+            let again = (!self.retired).then_some(again);
+            return again.into_iter().chain([Effect::Terminate { force: false }]).collect();
         }
         self.phase = Phase::Loading { since: now, last_progress: now };
         self.health = Health::Loading;

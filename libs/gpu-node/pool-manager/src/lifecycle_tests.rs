@@ -357,6 +357,40 @@ fn a_stop_that_fails_leaves_the_engine_watched() {
     assert!(story.machine.next_tick().is_some());
 }
 
+fn remembers(story: &Story) -> bool {
+    story.effects.iter().any(|effect| matches!(effect, Effect::RecordDesired { .. }))
+}
+
+#[test]
+fn a_replica_that_is_retired_ends_and_says_nothing_about_what_is_wanted() {
+    let mut story = Story::new();
+    story.running().then(Event::Retire);
+    assert_eq!(story.effects, [Effect::Terminate { force: false }]);
+    story.then(Event::Terminated { result: Ok(()) });
+    assert_eq!((story.machine.status(), story.machine.next_tick()), (Status::Stopped, None));
+
+    let mut story = Story::new();
+    story.up().then(Event::Retire).then(Event::Launched);
+    assert_eq!(story.effects, [Effect::Terminate { force: false }], "the launch is not interrupted");
+}
+
+#[test]
+fn a_replica_that_is_wanted_again_while_it_retires_starts_anew() {
+    let mut story = Story::new();
+    story.running().then(Event::Retire).then(Event::Up { desired: DesiredState::Running });
+    story.then(Event::Terminated { result: Ok(()) });
+    assert!(story.effects.contains(&Effect::Launch { by_policy: false, desired: DesiredState::Running }));
+    story.then(Event::Launched).then(healthy()).then(Event::Down { force: false });
+    assert!(remembers(&story), "it is the instance's again");
+}
+
+#[test]
+fn a_stop_during_a_launch_is_remembered_after_it_too() {
+    let mut story = Story::new();
+    story.up().then(Event::Down { force: false }).then(Event::Launched);
+    assert!(remembers(&story), "the launch may have written the older wish down in between");
+}
+
 fn wedged() -> Event {
     Event::Wedged { reason: "3 requests in a row failed".to_owned() }
 }
@@ -366,6 +400,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Up { desired: DesiredState::Running }),
         Just(Event::Up { desired: DesiredState::OnDemand }),
         any::<bool>().prop_map(|force| Event::Down { force }),
+        Just(Event::Retire),
         Just(Event::Restart { desired: DesiredState::Running, force: false }),
         any::<bool>().prop_map(|ready| Event::Adopted { ready, age: Duration::ZERO }),
         Just(Event::Launched),
@@ -412,7 +447,7 @@ proptest! {
                 _ => {}
             }
             let was_stopping = matches!(machine.phase, Phase::Stopping { .. });
-            let asked = matches!(event, Event::Down { .. });
+            let asked = matches!(event, Event::Down { .. } | Event::Retire);
             for effect in machine.step(event, now, 0.5) {
                 match effect {
                     Effect::Launch { .. } => prop_assert!(!alive, "launched over a living process"),

@@ -1,24 +1,27 @@
 //! All instances of a home under one roof: finds them, gives each a supervisor, and keeps looking whether what
 //! is wanted and what is there have drifted apart.
 
+mod scaling;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use instance_config::{Catalog, LoadedInstance, discover};
-use orch_core::{DesiredState, ExitCode, Failure, InstanceName, ReplicaId};
+use instance_config::{Catalog, discover};
+use orch_core::{DesiredState, ExitCode, Failure, InstanceName};
 use orch_runtime::Tasks;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 
 use crate::alone;
 use crate::board::Board;
 use crate::node::Node;
 use crate::orphans;
 use crate::policy::desired_after_up;
+use crate::pool::{Group, Pool};
 use crate::remnants::remnant;
 use crate::removal;
-use crate::supervisor::{Command, Supervisor, SupervisorHandle};
+use crate::supervisor::Command;
 use crate::traffic::{ReplicaSnapshot, Traffic};
 
 /// How often configs and desired states are read again.
@@ -36,14 +39,9 @@ struct Shared {
     node: Arc<Node>,
     board: Arc<Board>,
     tasks: Tasks,
-    supervisors: Mutex<BTreeMap<InstanceName, Supervised>>,
-}
-
-struct Supervised {
-    handle: SupervisorHandle,
-    instance: LoadedInstance,
-    /// Its config is gone while its engine runs.
-    gone: bool,
+    pools: Mutex<BTreeMap<InstanceName, Pool>>,
+    /// Configs are read and applied by one after the other: what was read earlier never comes later.
+    reading: Mutex<()>,
 }
 
 impl PoolManager {
@@ -53,7 +51,8 @@ impl PoolManager {
             node,
             board: Arc::new(Board::new(traffic)),
             tasks: tasks.clone(),
-            supervisors: Mutex::default(),
+            pools: Mutex::default(),
+            reading: Mutex::default(),
         };
         let manager = Self { shared: Arc::new(shared) };
         let catalog = manager.refresh().await?;
@@ -77,29 +76,34 @@ impl PoolManager {
         self.shared.board.snapshots()
     }
 
-    /// Starts an instance and waits until requests are routed to it.
+    /// Starts an instance and waits until requests are routed to all its replicas, and those that it has too many are
+    /// gone.
     pub async fn up(&self, selector: &str) -> Result<(), Failure> {
-        let (handle, instance) = self.find(selector).await?;
-        let desired = desired_after_up(&instance.config);
-        handle.ask(|answer| Command::Up { desired, answer }).await
+        let (group, desired) = self.find_to_start(selector).await?;
+        let join = group.is_several();
+        let started = group.ask(ExitCode::AlreadyRunning, |answer| Command::Up { desired, join, answer });
+        let result = started.await;
+        group.left().await;
+        result
     }
 
     /// Stops an instance: nothing is routed to it when this returns. `drain` bounds the wait for requests in flight.
     pub async fn down(&self, selector: &str, force: bool, drain: Duration) -> Result<(), Failure> {
-        let handle = match self.find(selector).await {
-            Ok((handle, _)) => handle,
-            Err(failure) => match self.supervised(selector).await {
-                Some(handle) => handle,
+        let group = match self.find(selector).await {
+            Ok(name) => self.supervised(name.as_str(), true).await,
+            Err(failure) => match self.supervised(selector, true).await {
+                Some(group) => Some(group),
                 None => return self.down_unsupervised(selector, force, failure).await,
             },
         };
-        handle.ask(|answer| Command::Down { force, drain, answer }).await
+        let group = group.ok_or_else(|| unknown(selector))?;
+        group.ask(ExitCode::NotRunning, |answer| Command::Down { force, drain, answer }).await
     }
 
-    /// An instance whose config broke or went away while its engine ran is still looked after.
-    async fn supervised(&self, name: &str) -> Option<SupervisorHandle> {
+    /// The supervisors of an instance. One whose config broke or went away while its engine ran is still looked after.
+    async fn supervised(&self, name: &str, leaving: bool) -> Option<Group> {
         let name = InstanceName::new(name).ok()?;
-        self.shared.supervisors.lock().await.get(&name).map(|it| it.handle.clone())
+        self.shared.pools.lock().await.get(&name).map(|pool| pool.group(leaving))
     }
 
     /// An engine that was left behind by a config this daemon never could read.
@@ -115,9 +119,11 @@ impl PoolManager {
 
     /// Stops and starts an instance; starts a stopped one.
     pub async fn restart(&self, selector: &str, force: bool, drain: Duration) -> Result<(), Failure> {
-        let (handle, instance) = self.find(selector).await?;
-        let desired = desired_after_up(&instance.config);
-        handle.ask(|answer| Command::Restart { desired, force, drain, answer }).await
+        let (group, desired) = self.find_to_start(selector).await?;
+        let restart = |answer| Command::Restart { desired, force, drain, answer };
+        let result = group.ask(ExitCode::AlreadyRunning, restart).await;
+        group.left().await;
+        result
     }
 
     /// Removes an instance, or what is left of one; a running one only with `force`.
@@ -134,14 +140,14 @@ impl PoolManager {
         if !stopped && !force {
             return Err(removal::still_running(&name));
         }
-        let supervised = self.shared.supervisors.lock().await.get(&name).map(|it| it.handle.clone());
-        if let Some(handle) = supervised {
-            match handle.ask(|answer| Command::Down { force: true, drain: Duration::ZERO, answer }).await {
+        if let Some(group) = self.supervised(name.as_str(), true).await {
+            let down = |answer| Command::Down { force: true, drain: Duration::ZERO, answer };
+            match group.ask(ExitCode::NotRunning, down).await {
                 Err(failure) if failure.exit != ExitCode::NotRunning => return Err(failure),
                 _ => {}
             }
         }
-        self.shared.supervisors.lock().await.remove(&name);
+        self.shared.pools.lock().await.remove(&name);
         let node = Arc::clone(&self.shared.node);
         let work = move || alone::remove_remnant(&node, &name, config.as_deref(), force, keep_logs);
         blocking(&self.shared.tasks, work).await
@@ -167,17 +173,27 @@ impl PoolManager {
         Ok((left.is_some() || broken.is_some()).then_some((name, broken)))
     }
 
-    async fn find(&self, selector: &str) -> Result<(SupervisorHandle, LoadedInstance), Failure> {
+    async fn find(&self, selector: &str) -> Result<InstanceName, Failure> {
         let catalog = self.refresh().await?;
-        let name = catalog.select(selector)?.config.name.clone();
-        let supervisors = self.shared.supervisors.lock().await;
-        let found = supervisors.get(&name).map(|it| (it.handle.clone(), it.instance.clone()));
-        found.ok_or_else(|| Failure::new(ExitCode::InstanceNotFound, format!("no instance is called {name}")))
+        Ok(catalog.select(selector)?.config.name.clone())
     }
 
-    /// Reads the configs again: new instances get a supervisor, changed ones are told, removed ones let go. When
+    /// The replicas that a start is for, and what is wanted of them from then on. Devices are counted now.
+    async fn find_to_start(&self, selector: &str) -> Result<(Group, DesiredState), Failure> {
+        let catalog = self.refresh().await?;
+        let instance = catalog.select(selector)?;
+        let (config, name) = (&instance.config, &instance.config.name);
+        if config.fixed_replicas().is_none() {
+            self.recount(instance).await?;
+        }
+        let group = self.supervised(name.as_str(), false).await.ok_or_else(|| unknown(selector))?;
+        Ok((group, desired_after_up(config)))
+    }
+
+    /// Reads the configs again: new instances get supervisors, changed ones are told, removed ones let go. When
     /// this returns, requests are routed to every instance that runs.
     pub async fn refresh(&self) -> Result<Catalog, Failure> {
+        let reading = self.shared.reading.lock().await;
         let node = Arc::clone(&self.shared.node);
         let read = move || {
             discover(&node.home).map_err(|error| {
@@ -186,25 +202,9 @@ impl PoolManager {
             })
         };
         let catalog = blocking(&self.shared.tasks, read).await?;
-        let mut supervisors = self.shared.supervisors.lock().await;
-        let mut beginning = Vec::new();
-        for instance in &catalog.instances {
-            beginning.extend(self.supervise(&mut supervisors, instance).await);
-        }
-        // A config that became unreadable keeps its supervisor: the model it started still serves.
-        let broken = |name: &InstanceName| catalog.broken.iter().any(|it| it.name == name.as_str());
-        let known = |name: &InstanceName| catalog.instances.iter().any(|it| it.config.name == *name);
-        let idle = self.idle_instances();
-        supervisors.retain(|name, _| known(name) || broken(name) || !idle.contains(name));
-        let mut lost = false;
-        for (name, supervised) in supervisors.iter_mut() {
-            if !supervised.gone && !known(name) && !broken(name) {
-                supervised.gone = true;
-                lost = true;
-                supervised.handle.tell(Command::ConfigGone).await;
-            }
-        }
-        drop(supervisors);
+        let beginning = self.take_in(&catalog).await?;
+        let lost = self.let_go(&catalog).await;
+        drop(reading);
         if lost {
             self.tell_of_orphans(catalog.clone()).await;
         }
@@ -215,33 +215,25 @@ impl PoolManager {
         Ok(catalog)
     }
 
-    fn idle_instances(&self) -> Vec<InstanceName> {
+    /// Lets go what no config speaks of any more; whether an engine that runs has lost its config by that.
+    async fn let_go(&self, catalog: &Catalog) -> bool {
+        // A config that became unreadable keeps its supervisors: the model it started still serves.
+        let broken = |name: &InstanceName| catalog.broken.iter().any(|it| it.name == name.as_str());
+        let known = |name: &InstanceName| catalog.instances.iter().any(|it| it.config.name == *name);
         let snapshots = self.snapshots();
-        snapshots.into_iter().filter(|it| !it.status.has_process()).map(|it| it.instance).collect()
-    }
-
-    async fn supervise(
-        &self,
-        supervisors: &mut BTreeMap<InstanceName, Supervised>,
-        instance: &LoadedInstance,
-    ) -> Option<oneshot::Receiver<()>> {
-        let shared = &self.shared;
-        match supervisors.get_mut(&instance.config.name) {
-            Some(known) if known.instance.config == instance.config && !known.gone => None,
-            Some(known) => {
-                known.instance = instance.clone();
-                known.gone = false;
-                known.handle.tell(Command::Config(Box::new(instance.clone()))).await;
-                None
-            }
-            None => {
-                let (node, board) = (Arc::clone(&shared.node), Arc::clone(&shared.board));
-                let (handle, begun) = Supervisor::spawn(node, board, &shared.tasks, instance.clone());
-                let supervised = Supervised { handle, instance: instance.clone(), gone: false };
-                supervisors.insert(instance.config.name.clone(), supervised);
-                Some(begun)
+        let runs =
+            |name: &InstanceName| snapshots.iter().any(|it| it.instance == *name && it.status.has_process());
+        let mut pools = self.shared.pools.lock().await;
+        pools.retain(|name, _| known(name) || broken(name) || runs(name));
+        let mut lost = false;
+        for (name, pool) in pools.iter_mut() {
+            if !pool.gone && !known(name) && !broken(name) {
+                pool.gone = true;
+                lost = true;
+                pool.tell(|| Command::ConfigGone).await;
             }
         }
+        lost
     }
 
     async fn reconcile_forever(&self) {
@@ -272,15 +264,20 @@ impl PoolManager {
         let rows = blocking(&self.shared.tasks, move || Ok(node.store.instances()?)).await?;
         let wanted: BTreeMap<InstanceName, DesiredState> =
             rows.into_iter().map(|row| (row.name, row.desired_state)).collect();
-        let supervisors = self.shared.supervisors.lock().await;
-        for snapshot in self.snapshots().iter().filter(|it| it.replica == ReplicaId::FIRST) {
+        let pools = self.shared.pools.lock().await;
+        for snapshot in self.snapshots() {
             let differs = wanted.get(&snapshot.instance).is_some_and(|desired| *desired != snapshot.desired);
-            if let (true, Some(supervised)) = (differs, supervisors.get(&snapshot.instance)) {
-                supervised.handle.tell(Command::LookAtDesired).await;
+            let pool = pools.get(&snapshot.instance).filter(|_| differs);
+            if let Some(member) = pool.and_then(|pool| pool.members.get(&snapshot.replica)) {
+                member.handle.tell(Command::LookAtDesired).await;
             }
         }
         Ok(catalog)
     }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(ExitCode::InstanceNotFound, format!("no instance is called {name}"))
 }
 
 async fn blocking<T, F>(tasks: &Tasks, work: F) -> Result<T, Failure>

@@ -4,9 +4,7 @@
 //! held for the step only, not while a model loads; from the spawn on, the lock that shim and engine hold
 //! for as long as they live is what keeps anything from being started twice.
 
-use std::time::Duration;
-
-use engine_process::{EngineHandle, LockGuard, Records, StopPlan, StopTarget};
+use engine_process::{EngineHandle, Records, StopPlan, StopTarget};
 use instance_config::{InstanceConfig, LoadedInstance};
 use orch_core::{
     DesiredState, EventLevel, EventType, ExitCode, Failure, Health, InstanceName, ReplicaId, Status,
@@ -16,28 +14,13 @@ use serde_json::json;
 use state_store::{EventQuery, NewEvent, RuntimeRow, Spawned};
 
 use crate::actual::{Actual, LiveEngine, observe};
+use crate::instance_lock::InstanceLock;
 use crate::node::Node;
 use crate::plan::{EngineChoice, StartPlan, plan_start, watching_spec};
-use crate::record::Recorder;
-
-/// How long a step waits for somebody else's step on the same instance.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+use crate::record::{Recorder, of_replica};
 
 /// How far back the telling of a process that cannot be looked at is searched.
 const TOLD_LIMIT: usize = 500;
-
-/// The lock of one instance, held.
-pub(crate) struct InstanceLock {
-    _guard: LockGuard,
-}
-
-impl InstanceLock {
-    /// Waits up to 10 s; then fails with 33, naming the holder and what it is doing.
-    pub(crate) fn acquire(node: &Node, name: &InstanceName, operation: &str) -> Result<Self, Failure> {
-        let guard = engine_process::acquire(&node.home.instance_lock(name), operation, LOCK_WAIT)?;
-        Ok(Self { _guard: guard })
-    }
-}
 
 /// Who wants a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +49,7 @@ pub(crate) fn launch(
     let config = &instance.config;
     let row = node.store.runtime(&config.name, replica)?;
     let actual = observe(&node.home, row.as_ref(), &config.name, replica);
-    refuse_second(&actual, row.as_ref(), config)?;
+    refuse_second(&actual, row.as_ref(), config, replica)?;
     tell_of_missing(node, row.as_ref(), &actual)?;
     let recorded = row.as_ref().and_then(|row| row.exe.as_deref());
     let engine = match (cause, recorded) {
@@ -93,8 +76,13 @@ fn tell_of_missing(node: &Node, row: Option<&RuntimeRow>, actual: &Actual) -> Re
     Ok(())
 }
 
-fn refuse_second(actual: &Actual, row: Option<&RuntimeRow>, config: &InstanceConfig) -> Result<(), Failure> {
-    let name = &config.name;
+fn refuse_second(
+    actual: &Actual,
+    row: Option<&RuntimeRow>,
+    config: &InstanceConfig,
+    replica: ReplicaId,
+) -> Result<(), Failure> {
+    let name = replica.display_name(&config.name);
     let Actual::Ours(live) = actual else { return Ok(()) };
     let written = row.filter(|_| live.recorded).map_or(Status::Running, |row| row.status);
     // The shim tells readiness also when nobody waited for it; of a warm-up it knows nothing.
@@ -104,7 +92,7 @@ fn refuse_second(actual: &Actual, row: Option<&RuntimeRow>, config: &InstanceCon
     Err(match status {
         Status::Starting => {
             Failure::new(ExitCode::Starting, format!("{name} is already starting (pid {pid})"))
-                .hint(format!("watch it: llama-orch logs -f {name}"))
+                .hint(format!("watch it: llama-orch logs -f {}", config.name))
         }
         Status::Stopping => Failure::new(ExitCode::Stopping, format!("{name} is being stopped (pid {pid})")),
         _ => Failure::new(ExitCode::AlreadyRunning, format!("{name} is already running (pid {pid})")),
@@ -140,16 +128,12 @@ fn record_spawn(
     } else {
         (EventType::InstanceStarted, "started")
     };
-    node.store.append_event(
-        &NewEvent {
-            instance: Some(&spec.instance),
-            level: EventLevel::Info,
-            event_type,
-            message: format!("{verb} as pid {} on port {}", identity.pid, identity.port),
-            meta: Some(json!({"pid": identity.pid, "port": identity.port, "replica": spec.replica})),
-        },
-        now,
-    )?;
+    let message = format!("{verb} as pid {} on port {}", identity.pid, identity.port);
+    let meta = json!({"pid": identity.pid, "port": identity.port, "replica": spec.replica});
+    let (message, meta) = of_replica(&spec.instance, spec.replica, message, Some(meta));
+    let instance = Some(&spec.instance);
+    node.store
+        .append_event(&NewEvent { instance, level: EventLevel::Info, event_type, message, meta }, now)?;
     Ok(())
 }
 
@@ -241,7 +225,7 @@ pub(crate) fn adopt(
         watching_spec(&node.home, instance, replica, live.identity.executable.clone(), live.identity.port);
     let shim = engine_process::adopt(&node.shim_executable, &spec, &live.identity)?;
     if live.handoff.as_ref().is_some_and(|file| file.shim_pid != shim) {
-        record_new_shim(node, &instance.config.name, live.identity.pid, shim)?;
+        record_new_shim(node, &instance.config.name, replica, live.identity.pid, shim)?;
     }
     Ok(shim)
 }
@@ -270,16 +254,19 @@ fn tell_of_denied(node: &Node, name: &InstanceName, live: &LiveEngine) -> Result
     Ok(())
 }
 
-fn record_new_shim(node: &Node, name: &InstanceName, pid: u32, shim: u32) -> Result<(), Failure> {
-    let event = NewEvent {
-        instance: Some(name),
-        level: EventLevel::Warning,
-        event_type: EventType::OrphanAdopted,
-        message: format!(
-            "the shim of pid {pid} was gone; a new one watches it, its exit code will be unknown"
-        ),
-        meta: Some(json!({"pid": pid, "shim_pid": shim, "exit_code_known": false})),
-    };
+fn record_new_shim(
+    node: &Node,
+    name: &InstanceName,
+    replica: ReplicaId,
+    pid: u32,
+    shim: u32,
+) -> Result<(), Failure> {
+    let message =
+        format!("the shim of pid {pid} was gone; a new one watches it, its exit code will be unknown");
+    let meta = json!({"pid": pid, "shim_pid": shim, "exit_code_known": false});
+    let (message, meta) = of_replica(name, replica, message, Some(meta));
+    let (instance, level) = (Some(name), EventLevel::Warning);
+    let event = NewEvent { instance, level, event_type: EventType::OrphanAdopted, message, meta };
     node.store.append_event(&event, UnixMillis::now())?;
     Ok(())
 }
@@ -307,15 +294,11 @@ fn record_adoption(
         reset_restarts: false,
     };
     node.store.record_spawned(&spawned, now)?;
-    node.store.append_event(
-        &NewEvent {
-            instance: Some(&config.name),
-            level: EventLevel::Warning,
-            event_type: EventType::OrphanAdopted,
-            message: format!("pid {} runs but was not written down; adopted", live.identity.pid),
-            meta: Some(json!({"pid": live.identity.pid, "port": live.identity.port})),
-        },
-        now,
-    )?;
+    let message = format!("pid {} runs but was not written down; adopted", live.identity.pid);
+    let meta = json!({"pid": live.identity.pid, "port": live.identity.port});
+    let (message, meta) = of_replica(&config.name, replica, message, Some(meta));
+    let (instance, level) = (Some(&config.name), EventLevel::Warning);
+    let event = NewEvent { instance, level, event_type: EventType::OrphanAdopted, message, meta };
+    node.store.append_event(&event, now)?;
     Ok(())
 }

@@ -6,9 +6,8 @@ use orch_core::{EventLevel, EventType, Failure, InstanceName, UnixMillis};
 use serde_json::json;
 use state_store::{EventQuery, NewEvent};
 
-use crate::actual::Actual;
 use crate::node::Node;
-use crate::remnants::remnants;
+use crate::remnants::{LeftReplica, remnants};
 
 /// So many of the latest reports are remembered; older ones may be told again.
 const REMEMBERED: usize = 1000;
@@ -17,7 +16,7 @@ const REMEMBERED: usize = 1000;
 pub(crate) fn tell(node: &Node, catalog: &Catalog) -> Result<(), Failure> {
     let mut told = Told::read(node)?;
     for remnant in remnants(&node.home, Some(&node.store), catalog)? {
-        if let Actual::Ours(live) = &remnant.actual {
+        for live in remnant.replicas.iter().filter_map(LeftReplica::live) {
             let (pid, name) = (live.identity.pid, &remnant.name);
             let message = format!(
                 "pid {pid} runs, but its config is gone or cannot be read; `llama-orch down {name}` ends it"

@@ -11,6 +11,9 @@ use crate::node::Node;
 /// Less free space than this for logs refuses a start.
 const LOG_SPACE_NEEDED: ByteCount = ByteCount::from_mib(100);
 
+/// The system offers a free port that was given to another engine by bad luck only.
+const PORT_TRIES: u32 = 32;
+
 /// A start that nothing stands in the way of.
 #[derive(Debug)]
 pub struct StartPlan {
@@ -42,9 +45,25 @@ pub(crate) fn plan_start(
         EngineChoice::Configured => node.engines.resolve(config)?,
         EngineChoice::Recorded(executable) => node.engines.profile(executable)?,
     };
-    let port = choose_port(config)?;
+    refuse_without_device(config, replica, &profile)?;
+    let port = choose_port(node, config)?;
     check_log_space(&node.home, instance, replica)?;
     assemble(&node.home, &node.parent_environment, instance, replica, &profile, port)
+}
+
+/// With one engine for each device, each needs one: devices may have gone since they were counted.
+fn refuse_without_device(
+    config: &InstanceConfig,
+    replica: ReplicaId,
+    profile: &EngineProfile,
+) -> Result<(), Failure> {
+    let count = config.replica_count(profile)?;
+    if config.fixed_replicas().is_some() || replica.0 < count {
+        return Ok(());
+    }
+    let name = replica.display_name(&config.name);
+    let message = format!("{name} has no device: the engine lists {count} of {}", config.gpu.backend);
+    Err(Failure::new(ExitCode::ConfigInvalid, message).hint("see `llama-orch engine devices`"))
 }
 
 /// The plan as `--dry-run` shows it: the port is not probed and the disk not looked at.
@@ -130,17 +149,30 @@ fn refuse_rejected(name: &InstanceName, rejected: &[Finding]) -> Result<(), Fail
     })
 }
 
-fn choose_port(config: &InstanceConfig) -> Result<u16, Failure> {
+fn choose_port(node: &Node, config: &InstanceConfig) -> Result<u16, Failure> {
     let host = &config.server.host;
     if config.server.port == 0 {
-        return engine_process::pick_free(host).map_err(|error| {
-            Failure::new(ExitCode::PortUnavailable, format!("no free port on {host}: {error}"))
-        });
+        return pick_port(node, host);
     }
     if engine_process::is_free(host, config.server.port) {
         return Ok(config.server.port);
     }
     Err(port_taken(&config.name, config.server.port))
+}
+
+/// Any free port but those of engines that were started just now and do not listen yet.
+fn pick_port(node: &Node, host: &str) -> Result<u16, Failure> {
+    let rows = node.store.runtimes()?;
+    let given = |port: u16| rows.iter().any(|row| row.pid.is_some() && row.port == Some(port));
+    let unavailable =
+        |why: &str| Failure::new(ExitCode::PortUnavailable, format!("no free port on {host}: {why}"));
+    for _ in 0..PORT_TRIES {
+        let port = engine_process::pick_free(host).map_err(|error| unavailable(&error.to_string()))?;
+        if !given(port) {
+            return Ok(port);
+        }
+    }
+    Err(unavailable("all that the system offers are given to other engines"))
 }
 
 fn port_taken(name: &InstanceName, port: u16) -> Failure {

@@ -27,6 +27,7 @@ impl Recorder<'_> {
         message: String,
         meta: Option<Value>,
     ) -> Result<(), StoreError> {
+        let (message, meta) = of_replica(self.name, self.replica, message, meta);
         let event = NewEvent { instance: Some(self.name), level, event_type, message, meta };
         self.store.append_event(&event, UnixMillis::now())?;
         Ok(())
@@ -127,6 +128,7 @@ impl Recorder<'_> {
     /// Row and event in one step: however this process ends, it is told once.
     pub(crate) fn gave_up(&self, reason: &str) -> Result<(), StoreError> {
         let message = format!("no further restart by policy: {reason}");
+        let (message, _) = of_replica(self.name, self.replica, message, None);
         self.store.record_gave_up(self.name, self.replica, reason, &message, UnixMillis::now())
     }
 
@@ -200,6 +202,26 @@ impl Recorder<'_> {
         self.forget()?;
         self.event(EventLevel::Info, EventType::Reconciled, message.to_owned(), None)
     }
+}
+
+/// An event of a further replica tells which; one of the first, by far the commonest, speaks for the instance.
+pub(crate) fn of_replica(
+    name: &InstanceName,
+    replica: ReplicaId,
+    message: String,
+    meta: Option<Value>,
+) -> (String, Option<Value>) {
+    if replica == ReplicaId::FIRST {
+        return (message, meta);
+    }
+    let mut meta = meta.unwrap_or_else(|| json!({}));
+    meta["replica"] = json!(replica);
+    (named(&replica.display_name(name), &message), Some(meta))
+}
+
+/// A message that begins with whom it is about, unless it says so itself.
+pub(crate) fn named(label: &str, message: &str) -> String {
+    if message.contains(label) { message.to_owned() } else { format!("{label}: {message}") }
 }
 
 fn retry_meta(retry: Retry) -> Value {

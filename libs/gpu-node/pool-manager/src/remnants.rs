@@ -2,29 +2,43 @@
 
 use std::collections::BTreeSet;
 
-use engine_process::scan_handoffs;
 use instance_config::Catalog;
 use orch_core::{DesiredState, Failure, HomeLayout, InstanceName, ReplicaId};
 use state_store::{RuntimeRow, StateReader};
 
-use crate::actual::{Actual, observe};
-
-/// More locks than any home has instances.
-const LOCKS_LIMIT: usize = 4096;
+use crate::actual::{Actual, LiveEngine, observe};
+use crate::traces::Traces;
 
 /// An instance without a usable config.
 #[derive(Clone, Debug)]
 pub struct Remnant {
     pub name: InstanceName,
-    pub row: Option<RuntimeRow>,
     /// `None` when the database does not know it.
     pub desired: Option<DesiredState>,
+    /// The first replica, and every other that may live.
+    pub replicas: Vec<LeftReplica>,
+}
+
+/// One engine of an instance without a usable config.
+#[derive(Clone, Debug)]
+pub struct LeftReplica {
+    pub replica: ReplicaId,
+    pub row: Option<RuntimeRow>,
     pub actual: Actual,
+}
+
+impl LeftReplica {
+    pub(crate) fn live(&self) -> Option<&LiveEngine> {
+        match &self.actual {
+            Actual::Ours(live) => Some(live),
+            Actual::Foreign { .. } | Actual::Gone => None,
+        }
+    }
 }
 
 impl Remnant {
     pub fn is_running(&self) -> bool {
-        matches!(self.actual, Actual::Ours(_))
+        self.replicas.iter().any(|left| left.live().is_some())
     }
 }
 
@@ -34,13 +48,7 @@ pub fn remnant(
     reader: Option<&StateReader>,
     name: &InstanceName,
 ) -> Result<Option<Remnant>, Failure> {
-    let (row, desired) = match reader {
-        Some(reader) => (reader.runtime(name, ReplicaId::FIRST)?, reader.desired(name)?),
-        None => (None, None),
-    };
-    let actual = observe(home, row.as_ref(), name, ReplicaId::FIRST);
-    let found = Remnant { name: name.clone(), row, desired, actual };
-    Ok((found.desired.is_some() || found.is_running()).then_some(found))
+    left_by(home, reader, name, &Traces::look(home, reader)?)
 }
 
 /// Everything that database, handoff files and locks know and no usable config claims, by name.
@@ -49,21 +57,34 @@ pub fn remnants(
     reader: Option<&StateReader>,
     catalog: &Catalog,
 ) -> Result<Vec<Remnant>, Failure> {
+    let traces = Traces::look(home, reader)?;
     let mut names: BTreeSet<InstanceName> = match reader {
         Some(reader) => reader.instances()?.into_iter().map(|row| row.name).collect(),
         None => BTreeSet::new(),
     };
-    names.extend(scan_handoffs(&home.handoffs()).into_iter().flatten().map(|file| file.instance));
-    names.extend(locked_names(home));
+    names.extend(traces.names().cloned());
     names.retain(|name| catalog.instances.iter().all(|it| it.config.name != *name));
-    let left = names.iter().map(|name| remnant(home, reader, name));
+    let left = names.iter().map(|name| left_by(home, reader, name, &traces));
     left.filter_map(Result::transpose).collect()
 }
 
-/// The names in `<name>.r0.engine.lock`: an engine that is not ready yet is known by nothing else.
-fn locked_names(home: &HomeLayout) -> Vec<InstanceName> {
-    let entries = std::fs::read_dir(home.locks()).into_iter().flatten().flatten().take(LOCKS_LIMIT);
-    let suffix = format!(".{}.engine.lock", ReplicaId::FIRST);
-    let name = |file: std::ffi::OsString| InstanceName::new(file.to_str()?.strip_suffix(&suffix)?).ok();
-    entries.filter_map(|entry| name(entry.file_name())).collect()
+fn left_by(
+    home: &HomeLayout,
+    reader: Option<&StateReader>,
+    name: &InstanceName,
+    traces: &Traces,
+) -> Result<Option<Remnant>, Failure> {
+    let desired = reader.map(|reader| reader.desired(name)).transpose()?.flatten();
+    let sought: BTreeSet<ReplicaId> = traces.of(name).chain([ReplicaId::FIRST]).collect();
+    let mut replicas = Vec::new();
+    for replica in sought {
+        let row = reader.map(|reader| reader.runtime(name, replica)).transpose()?.flatten();
+        let actual = observe(home, row.as_ref(), name, replica);
+        let left = LeftReplica { replica, row, actual };
+        if replica == ReplicaId::FIRST || left.live().is_some() {
+            replicas.push(left);
+        }
+    }
+    let found = Remnant { name: name.clone(), desired, replicas };
+    Ok((found.desired.is_some() || found.is_running()).then_some(found))
 }

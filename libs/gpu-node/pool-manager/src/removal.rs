@@ -5,8 +5,8 @@ use std::path::Path;
 
 use orch_core::{ExitCode, Failure, InstanceName};
 
+use crate::instance_lock::InstanceLock;
 use crate::node::Node;
-use crate::operate::InstanceLock;
 
 /// The refusal for an instance that still runs.
 pub(crate) fn still_running(name: &InstanceName) -> Failure {

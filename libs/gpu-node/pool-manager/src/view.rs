@@ -2,7 +2,9 @@
 //!
 //! Built from config, database and system without changing a byte of any.
 
-use std::collections::HashMap;
+mod left;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use engine_process::{Handoff, LockHolder, Ownership, ProcessIdentity, Records};
@@ -17,8 +19,8 @@ use state_store::{EventQuery, RuntimeRow, StateReader};
 
 use crate::actual::{Actual, LiveEngine, observe, row_identity};
 use crate::changes;
-use crate::remnants::{Remnant, remnant, remnants};
 use crate::shown;
+use crate::traces::Traces;
 
 pub use orch_api::{InstanceView, Slots};
 
@@ -34,113 +36,68 @@ pub struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// A row for each instance of the catalog, in its order.
+    /// A row for each replica of each instance of the catalog, in its order.
     pub fn instances(&self, catalog: &Catalog) -> Result<Vec<InstanceView>, Failure> {
         // Two questions to the database for all, not two for each.
         let (rows, known) = match self.reader {
             Some(reader) => (reader.runtimes()?, reader.instances()?),
             None => (Vec::new(), Vec::new()),
         };
-        let rows: HashMap<_, _> = rows.iter().map(|row| ((&row.name, row.replica), row)).collect();
+        let traces = Traces::look(self.home, self.reader)?;
         let desired: HashMap<_, _> = known.iter().map(|known| (&known.name, known.desired_state)).collect();
-        let view = |instance: &LoadedInstance| {
-            let name = &instance.config.name;
-            let row = rows.get(&(name, ReplicaId::FIRST)).copied();
-            let desired = desired.get(name).copied();
-            self.assemble(instance, row, desired, &observe(self.home, row, name, ReplicaId::FIRST))
-        };
-        Ok(catalog.instances.iter().map(view).collect())
-    }
-
-    /// A row for each instance that runs, or is known to the database, without a usable config.
-    pub fn remnants(&self, catalog: &Catalog) -> Result<Vec<InstanceView>, Failure> {
-        let left = remnants(self.home, self.reader, catalog)?;
-        Ok(left.iter().map(|remnant| self.remnant_row(remnant)).collect())
-    }
-
-    /// The document of `describe` for a name that no usable config claims; `None` when nothing is known of it.
-    pub fn describe_remnant(
-        &self,
-        name: &InstanceName,
-        broken: Option<&BrokenInstance>,
-    ) -> Result<Option<Value>, Failure> {
-        let Some(left) = remnant(self.home, self.reader, name)? else { return Ok(None) };
-        let replica = ReplicaId::FIRST;
-        let mut document = serde_json::to_value(self.remnant_row(&left)).unwrap_or_else(|_| json!({}));
-        let folder = self.home.instance_logs(name);
-        let extra = json!({
-            "config": Value::Null,
-            "findings": broken.map_or_else(|| json!([{"severity": "error", "field": Value::Null,
-                "message": "its config is gone"}]), |broken| json!(broken.findings)),
-            "runtime": left.row.as_ref().map_or(Value::Null, shown::runtime),
-            "process": self.process(name, replica, left.row.as_ref()),
-            "last_exit": shown::last_exit(self.home, name, replica),
-            "locked_by": self.lock_holder(name),
-            "events": self.recent_events(name)?,
-            "health_history": self.health_history(name)?,
-            "paths": {
-                "home": self.home.root(),
-                "config": broken.map(|broken| &broken.path),
-                "stdout": folder.join("stdout.log"),
-                "stderr": folder.join("stderr.log"),
-                "handoff": self.home.handoff(name, replica),
-                "exit_record": self.home.exit_record(name, replica),
-            },
+        let views = catalog.instances.iter().flat_map(|instance| {
+            let desired = desired.get(&instance.config.name).copied();
+            self.rows_of(instance, &rows, desired, &traces)
         });
-        if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
-            document.extend(extra);
-        }
-        Ok(Some(document))
+        Ok(views.collect())
     }
 
-    fn remnant_row(&self, left: &Remnant) -> InstanceView {
-        let (name, row) = (&left.name, left.row.as_ref());
-        let live = match &left.actual {
-            Actual::Ours(live) => Some(live),
-            _ => None,
+    /// A row for each replica of one instance.
+    pub fn replicas(&self, instance: &LoadedInstance) -> Result<Vec<InstanceView>, Failure> {
+        let rows = self.reader.map(StateReader::runtimes).transpose()?.unwrap_or_default();
+        let desired = self.desired(&instance.config.name)?;
+        Ok(self.rows_of(instance, &rows, desired, &Traces::look(self.home, self.reader)?))
+    }
+
+    /// Those that the config asks for, and every other that lives. Where devices decide how many there are, those that
+    /// were started tell.
+    fn rows_of(
+        &self,
+        instance: &LoadedInstance,
+        rows: &[RuntimeRow],
+        desired: Option<DesiredState>,
+        traces: &Traces,
+    ) -> Vec<InstanceView> {
+        let name = &instance.config.name;
+        let count = instance.config.fixed_replicas();
+        let written: BTreeMap<_, _> =
+            rows.iter().filter(|row| row.name == *name).map(|row| (row.replica, row)).collect();
+        let mut sought: BTreeSet<ReplicaId> = (0..count.unwrap_or(1)).map(ReplicaId).collect();
+        sought.extend(traces.of(name).chain(written.keys().copied()));
+        let view = |replica: ReplicaId| {
+            let row = written.get(&replica).copied();
+            let actual = observe(self.home, row, name, replica);
+            let is_asked_for =
+                count.map_or(replica == ReplicaId::FIRST || row.is_some(), |it| replica.0 < it);
+            let shown = is_asked_for || matches!(actual, Actual::Ours(_));
+            shown.then(|| self.assemble(instance, replica, row, desired, &actual))
         };
-        let handoff = live.and_then(|live| live.handoff.as_ref());
-        let desired = left.desired.unwrap_or(DesiredState::Stopped);
-        let (status, health) = seen_state(row, desired, live.is_some(), handoff.is_some());
-        let started = row.and_then(|row| row.started_at).filter(|_| live.is_some());
-        InstanceView {
-            name: name.to_string(),
-            replica_id: ReplicaId::FIRST,
-            display_name: name.to_string(),
-            uid: String::new(),
-            pid: live.map(|live| live.identity.pid),
-            port: live.map_or(0, |live| live.identity.port),
-            host: String::new(),
-            backend: String::new(),
-            device: None,
-            model: handoff.map_or(String::new(), |file| file.model.path.display().to_string()),
-            status,
-            health,
-            desired_state: desired,
-            uptime_seconds: started.map(|started| self.now.since(started).as_secs()),
-            restarts: row.map_or(0, |row| row.restarts),
-            next_restart_at: None,
-            slots: (self.slots)(name, ReplicaId::FIRST).or_else(|| handoff.map(slots_at_start)),
-            engine_version: row.and_then(|row| row.engine_version.clone()),
-            node_id: self.node_id.to_owned(),
-            last_error: Some("its config is gone or cannot be read".to_owned()),
-            last_exit_code: row.and_then(|row| row.last_exit_code),
-            restart_needed: false,
-            denied: live.and_then(|live| live.denied.clone()),
-        }
+        sought.into_iter().filter_map(view).collect()
     }
 
-    /// The row of one instance.
+    /// The row of one instance: that of its first replica.
     pub fn instance(&self, instance: &LoadedInstance) -> Result<InstanceView, Failure> {
-        let config = &instance.config;
-        let replica = ReplicaId::FIRST;
-        let row = self.row(&config.name, replica)?;
-        let desired = match self.reader {
-            Some(reader) => reader.desired(&config.name)?,
+        let (name, replica) = (&instance.config.name, ReplicaId::FIRST);
+        let row = self.row(name, replica)?;
+        let actual = observe(self.home, row.as_ref(), name, replica);
+        Ok(self.assemble(instance, replica, row.as_ref(), self.desired(name)?, &actual))
+    }
+
+    fn desired(&self, name: &InstanceName) -> Result<Option<DesiredState>, Failure> {
+        Ok(match self.reader {
+            Some(reader) => reader.desired(name)?,
             None => None,
-        };
-        let actual = observe(self.home, row.as_ref(), &config.name, replica);
-        Ok(self.assemble(instance, row.as_ref(), desired, &actual))
+        })
     }
 
     fn row(&self, name: &InstanceName, replica: ReplicaId) -> Result<Option<RuntimeRow>, Failure> {
@@ -153,12 +110,12 @@ impl Viewer<'_> {
     fn assemble(
         &self,
         instance: &LoadedInstance,
+        replica: ReplicaId,
         row: Option<&RuntimeRow>,
         desired: Option<DesiredState>,
         actual: &Actual,
     ) -> InstanceView {
-        let config = &instance.config;
-        let replica = ReplicaId::FIRST;
+        let config = &instance.config.of_replica(replica);
         let live = match actual {
             Actual::Ours(live) => Some(live),
             _ => None,
@@ -212,9 +169,10 @@ impl Viewer<'_> {
         instance: &LoadedInstance,
         profile: &Result<EngineProfile, Failure>,
     ) -> Result<Value, Failure> {
-        let config = &instance.config;
-        let name = &config.name;
         let replica = ReplicaId::FIRST;
+        // The command line is the first replica's, the config everybody's.
+        let (config, instance) = (&instance.config, &instance.of_replica(replica));
+        let name = &config.name;
         let row = self.row(name, replica)?;
         let view = self.instance(instance)?;
         let (command, env) = self.effective_command(instance, profile, view.port);
@@ -237,11 +195,29 @@ impl Viewer<'_> {
             "events": self.recent_events(name)?,
             "health_history": self.health_history(name)?,
             "paths": self.paths(instance, replica),
+            "replicas": self.replica_sheets(instance)?,
         });
         if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
             document.extend(extra);
         }
         Ok(document)
+    }
+
+    /// What each replica has for itself.
+    fn replica_sheets(&self, instance: &LoadedInstance) -> Result<Vec<Value>, Failure> {
+        let name = &instance.config.name;
+        let mut sheets = Vec::new();
+        for view in self.replicas(instance)? {
+            let replica = view.replica_id;
+            let row = self.row(name, replica)?;
+            let mut sheet = serde_json::to_value(&view).unwrap_or_else(|_| json!({}));
+            sheet["runtime"] = row.as_ref().map_or(Value::Null, shown::runtime);
+            sheet["process"] = self.process(name, replica, row.as_ref());
+            sheet["last_exit"] = shown::last_exit(self.home, name, replica);
+            sheet["paths"] = self.paths(instance, replica);
+            sheets.push(sheet);
+        }
+        Ok(sheets)
     }
 
     /// What the config asks for and the running engine does not have.

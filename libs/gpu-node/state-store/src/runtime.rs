@@ -256,6 +256,16 @@ impl StateStore {
         self.update(name, replica, "pid = NULL, process_started_at = NULL, health = 'unknown'", &[])
     }
 
+    /// The instance has fewer replicas now: this one is forgotten.
+    pub fn forget_replica(&self, name: &InstanceName, replica: ReplicaId) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM runtime WHERE name = ?1 AND replica = ?2")?;
+            delete.execute([name.as_str(), &replica.to_string()])?;
+            Ok(())
+        })
+    }
+
     fn update(
         &self,
         name: &InstanceName,

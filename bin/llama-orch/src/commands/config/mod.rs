@@ -3,7 +3,7 @@
 pub(super) mod facts;
 mod init;
 mod migrate;
-mod set;
+pub(super) mod set;
 mod show;
 mod validate;
 

@@ -14,19 +14,33 @@ use crate::ending::CommandResult;
 /// How long another change of the same instance is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-pub(super) fn run(context: &Context, name: &str, assignments: &[(String, String)]) -> CommandResult {
+pub(in crate::commands::config) fn run(
+    context: &Context,
+    name: &str,
+    assignments: &[(String, String)],
+) -> CommandResult {
     let catalog = context.catalog()?;
-    let known = catalog.select(name)?;
+    let (before, after) = change(context, &catalog, catalog.select(name)?, assignments)?;
+    tell(context, &before, &after)
+}
+
+/// Changes the file of an instance, and returns it as it was and as it is.
+pub(in crate::commands) fn change(
+    context: &Context,
+    catalog: &Catalog,
+    known: &LoadedInstance,
+    assignments: &[(String, String)],
+) -> Result<(LoadedInstance, LoadedInstance), Failure> {
     let lock = context.home()?.instance_lock(&known.config.name);
     let _guard = engine_process::acquire(&lock, "config set", LOCK_WAIT).map_err(Failure::from)?;
     // What another command has written in the meantime counts.
     let before = load_file(&known.path).map_err(|broken| broken.failure())?;
     let mut instance = before.clone();
     instance.set_all(assignments)?;
-    refuse_claimed_port(&catalog, &before, &instance)?;
+    refuse_claimed_port(catalog, &before, &instance)?;
     save(&mut instance, UnixMillis::now())?;
     remember(context, &instance.config.name, assignments)?;
-    tell(context, &before, &instance)
+    Ok((before, instance))
 }
 
 fn refuse_claimed_port(
@@ -64,9 +78,10 @@ fn remember(context: &Context, name: &InstanceName, assignments: &[(String, Stri
 }
 
 fn tell(context: &Context, before: &LoadedInstance, after: &LoadedInstance) -> CommandResult {
-    let row = context.look(|viewer| viewer.instance(after))?;
+    let rows = context.look(|viewer| viewer.replicas(after))?;
+    let runs = rows.iter().any(|row| row.pid.is_some());
     let concerns_engine = config_hash(&before.config) != config_hash(&after.config);
-    let restart_needed = row.pid.is_some() && (row.restart_needed || concerns_engine);
+    let restart_needed = runs && (rows.iter().any(|row| row.restart_needed) || concerns_engine);
     if context.printer.json() {
         let document = json!({
             "name": after.config.name, "path": after.path, "restart_needed": restart_needed, "findings": after.findings,
@@ -80,7 +95,7 @@ fn tell(context: &Context, before: &LoadedInstance, after: &LoadedInstance) -> C
         context
             .talk
             .note(&format!("the running engine hears of it at: llama-orch restart {}", after.config.name));
-    } else if row.pid.is_some() {
+    } else if runs {
         context.talk.note("the running engine needs no restart for it");
     }
     Ok(context.printer.line(format_args!("{} is changed", after.config.name))?)

@@ -1,7 +1,7 @@
 //! `engine remove`: an engine goes, unless somebody needs it.
 
 use engine_provisioner::{InstalledEngine, Registry};
-use orch_core::{ExitCode, Failure};
+use orch_core::{ExitCode, Failure, ReplicaId};
 
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -28,12 +28,12 @@ fn refuse_in_use(context: &Context, engine: &InstalledEngine) -> Result<(), Fail
             let message = format!("{} is pinned to engine {}", config.name, engine.version);
             return Err(Failure::new(ExitCode::AlreadyExists, message).hint(hint));
         }
-        let document = context.look(|viewer| viewer.instance(instance))?;
-        let runs_it = document.pid.is_some()
-            && running_executable(context, instance)? == Some(engine.executable.clone());
-        if runs_it {
-            let message = format!("{} runs engine {}", config.name, engine.version);
-            return Err(Failure::new(ExitCode::AlreadyRunning, message).hint(hint));
+        let running = context.look(|viewer| viewer.replicas(instance))?;
+        for row in running.iter().filter(|row| row.pid.is_some()) {
+            if running_executable(context, instance, row.replica_id)?.as_ref() == Some(&engine.executable) {
+                let message = format!("{} runs engine {}", config.name, engine.version);
+                return Err(Failure::new(ExitCode::AlreadyRunning, message).hint(hint));
+            }
         }
     }
     Ok(())
@@ -42,8 +42,9 @@ fn refuse_in_use(context: &Context, engine: &InstalledEngine) -> Result<(), Fail
 fn running_executable(
     context: &Context,
     instance: &instance_config::LoadedInstance,
+    replica: ReplicaId,
 ) -> Result<Option<std::path::PathBuf>, Failure> {
     let Some(reader) = context.reader()? else { return Ok(None) };
-    let row = reader.runtime(&instance.config.name, orch_core::ReplicaId::FIRST)?;
+    let row = reader.runtime(&instance.config.name, replica)?;
     Ok(row.and_then(|row| row.exe))
 }

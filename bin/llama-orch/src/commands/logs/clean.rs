@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine_process::old_logs;
 use instance_config::{Catalog, LoadedInstance};
-use orch_core::{ByteCount, Failure, HomeLayout, InstanceName, ReplicaId};
+use orch_core::{ByteCount, Failure, InstanceName, ReplicaId};
 use serde_json::json;
 
 use super::{log_files, unreadable};
@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, names: &[String], older_than: Duration) -> 
     }
     if names.is_empty() {
         let home = context.home()?;
-        let left = left_behind(home, &catalog, older_than).into_iter();
+        let left = left_behind(context, &catalog, older_than)?.into_iter();
         let left = left.chain(old_logs(&home.daemon_log(), true, older_than)).collect();
         remove(left, &mut removed).map_err(|error| {
             Failure::new(
@@ -69,7 +69,8 @@ fn remove(paths: Vec<PathBuf>, removed: &mut Vec<(PathBuf, ByteCount)>) -> io::R
 fn files_in_use(context: &Context, catalog: &Catalog) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for instance in &catalog.instances {
-        if context.look(|viewer| viewer.instance(instance))?.pid.is_some() {
+        // The files of all replicas count as in use when one of them is.
+        if context.look(|viewer| viewer.replicas(instance))?.iter().any(|row| row.pid.is_some()) {
             let of_instance = log_files(context, instance, ReplicaId::FIRST)?;
             files.extend([of_instance.stdout, of_instance.stderr]);
         }
@@ -78,21 +79,22 @@ fn files_in_use(context: &Context, catalog: &Catalog) -> Result<Vec<PathBuf>, Fa
 }
 
 /// Logs of instances that are gone.
-fn left_behind(home: &HomeLayout, catalog: &Catalog, older_than: Duration) -> Vec<PathBuf> {
+fn left_behind(context: &Context, catalog: &Catalog, older_than: Duration) -> Result<Vec<PathBuf>, Failure> {
+    let home = context.home()?;
+    // Engines whose config went away still write there.
+    let left = context.look(|viewer| viewer.remnants(catalog))?;
+    let running: Vec<String> = left.into_iter().filter(|row| row.pid.is_some()).map(|row| row.name).collect();
     let mut files = Vec::new();
     for folder in fs::read_dir(home.logs()).into_iter().flatten().flatten() {
         let name = folder.file_name().to_string_lossy().into_owned();
         let is_known = catalog.instances.iter().any(|known| known.config.name.as_str() == name)
             || catalog.broken.iter().any(|broken| broken.name == name);
-        let Ok(name) = InstanceName::new(&name) else { continue };
-        // An engine whose config went away still writes there.
-        let lives = engine_process::running_engine(&home.engine_lock(&name, ReplicaId::FIRST)).is_some();
-        if is_known || lives {
+        if is_known || running.contains(&name) || InstanceName::new(&name).is_err() {
             continue;
         }
         for stream in ["stdout.log", "stderr.log"] {
             files.extend(old_logs(&folder.path().join(stream), false, older_than));
         }
     }
-    files
+    Ok(files)
 }

@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use instance_config::{InstanceConfig, api_key, engine_command, log_path};
-use orch_core::{EngineProfile, ReplicaId};
+use orch_core::{EngineProfile, ExitCode, ReplicaId};
 use serde_json::{Value, json};
 
-use crate::sandbox::{Sandbox, config_with, engine, home};
+use crate::sandbox::{Sandbox, config_with, device, engine, home};
 
 fn command(config: &InstanceConfig, profile: &EngineProfile) -> instance_config::EngineCommand {
     engine_command(config, &home(), profile, Path::new("/models/m.gguf"), 8001)
@@ -57,6 +57,39 @@ fn no_device_mask_where_the_user_chooses_devices_or_wants_all() {
     }
     let all = config_with(&json!({"gpu": {"backend": "cuda", "layers": 9, "device_id": null}}));
     assert_eq!(command(&all, &EngineProfile::default()).device_mask, None);
+}
+
+#[test]
+fn each_replica_has_a_port_and_with_per_device_a_device_of_its_own() {
+    let written =
+        json!({"gpu": {"backend": "cuda", "layers": 9, "device_id": null}, "replicas": "per_device"});
+    let config = config_with(&written);
+    let mask = |number| {
+        let own = config.of_replica(ReplicaId(number));
+        (command(&own, &EngineProfile::default()).device_mask.unwrap(), own.server.port)
+    };
+    assert_eq!(mask(0), ("0".to_owned(), config.server.port));
+    assert_eq!(mask(2), ("2".to_owned(), 0));
+
+    let counted = config_with(&json!({"gpu": {"backend": "cuda", "device_id": 1}, "replicas": 3}));
+    assert_eq!(counted.of_replica(ReplicaId(2)).gpu.device_id, Some(1));
+    assert_eq!(counted.of_replica(ReplicaId::FIRST), counted);
+}
+
+#[test]
+fn one_engine_for_each_device_is_counted_by_the_devices_of_its_backend() {
+    let count = |config: Value, ids: &[&str]| {
+        let mut profile = engine();
+        profile.devices = ids.iter().map(|id| device(id)).collect();
+        config_with(&config).replica_count(&profile)
+    };
+    let cuda = json!({"gpu": {"backend": "cuda", "layers": 9}, "replicas": "per_device"});
+    assert_eq!(count(cuda.clone(), &["CUDA0", "Vulkan0", "CUDA1"]).unwrap(), 2);
+    assert_eq!(count(json!({"replicas": 5}), &[]).unwrap(), 5);
+    let refused = count(cuda, &["Vulkan0"]).unwrap_err();
+    assert!(refused.exit == ExitCode::ConfigInvalid && refused.message.contains("no cuda device"));
+    let refused = count(json!({"replicas": "per_device"}), &["CUDA0"]).unwrap_err();
+    assert!(refused.message.contains("the cpu backend has no devices"), "{refused}");
 }
 
 #[test]

@@ -69,8 +69,6 @@ fn a_sound_config_gives_no_finding() {
 #[test]
 fn fields_without_an_effect_yet_are_told() {
     for (config, field) in [
-        (json!({"replicas": 2}), "replicas"),
-        (json!({"replicas": "per_device"}), "replicas"),
         (json!({"lifecycle": {"load": "on_demand"}}), "lifecycle.load"),
         (json!({"lifecycle": {"idle_ttl": 90}}), "lifecycle.idle_ttl"),
         (json!({"lifecycle": {"group": "big"}}), "lifecycle.group"),
@@ -211,6 +209,36 @@ fn a_device_that_the_engine_does_not_list_is_a_warning() {
     for good in [json!(0), Value::Null] {
         assert!(found(&cuda(good), &Facts::engine(profile.clone())).is_empty());
     }
+}
+
+#[test]
+fn one_engine_for_each_device_needs_devices_and_a_free_choice_of_them() {
+    let per_device = |mut config: Value| {
+        config["replicas"] = json!("per_device");
+        config
+    };
+    finds(&per_device(json!({})), &Facts::none(), "error replicas: per_device needs a GPU backend");
+    let cuda = |extra: Value| {
+        let mut config = per_device(json!({"gpu": {"backend": "cuda", "layers": 9, "device_id": 7}}));
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        config
+    };
+    let mut profile = engine();
+    let none = "warning replicas: the engine lists no cuda device";
+    finds(&cuda(json!({})), &Facts::engine(profile.clone()), none);
+    profile.devices = vec![device("CUDA0"), device("CUDA1")];
+    assert!(found(&cuda(json!({})), &Facts::engine(profile)).is_empty(), "device_id is not asked for");
+    for choice in [json!({"env": {"CUDA_VISIBLE_DEVICES": "1"}}), json!({"args": ["--main-gpu", "1"]})] {
+        let told = found(&cuda(choice), &Facts::none());
+        assert!(told.iter().any(|line| line.starts_with("warning replicas: ")), "{told:?}");
+    }
+}
+
+#[test]
+fn further_replicas_claim_no_port() {
+    let sandbox = sandbox_with(&json!({"replicas": 3}));
+    sandbox.write_json("embed", &minimal_with(&json!({"name": "embed", "server": {"port": 8002}})));
+    assert!(report(&sandbox, &Facts::none()).valid);
 }
 
 #[test]

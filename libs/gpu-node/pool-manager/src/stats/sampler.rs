@@ -49,7 +49,7 @@ pub fn targets(catalog: &Catalog, views: Vec<InstanceView>, home: &HomeLayout) -
         let known = catalog.instances.iter().find(|it| it.config.name.as_str() == view.name);
         let config = known.map(|instance| &instance.config);
         StatsTarget {
-            api_key: config.and_then(|config| running_key(home, config, view.pid)),
+            api_key: config.and_then(|config| running_key(home, config, view.replica_id, view.pid)),
             // Of an instance whose config is unknown nothing is asked that could wake it.
             may_sleep: config.is_none_or(instance_config::may_sleep),
             uses_gpu: config.is_some_and(|config| config.gpu.backend != Backend::Cpu),

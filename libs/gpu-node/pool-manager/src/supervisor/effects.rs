@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::{Goal, Job, JobDone, Supervisor, joined};
 use crate::engine::Examination;
 use crate::lifecycle::{Effect, Outcome};
-use crate::operate::{self, InstanceLock, LaunchCause};
+use crate::operate::{self, LaunchCause};
 
 impl Supervisor {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
@@ -59,6 +59,10 @@ impl Supervisor {
                 self.record(move |recorder| recorder.stop_failed(&failure)).await;
             }
             Effect::Settle { outcome } => {
+                if self.retired && matches!(outcome, Outcome::Stopped) {
+                    self.leave_board();
+                    self.off_board = true;
+                }
                 self.publish();
                 self.settle(&outcome);
             }
@@ -76,10 +80,11 @@ impl Supervisor {
         }
         let cause = if by_policy { LaunchCause::Policy } else { LaunchCause::User { desired } };
         let (node, instance, replica) = (Arc::clone(&self.node), self.instance.clone(), self.replica);
+        let lock = Arc::clone(&self.lock);
         let work = self.tasks.spawn_blocking("launch", move || {
             let operation = if by_policy { "restart by policy" } else { "up" };
-            let lock = InstanceLock::acquire(&node, &instance.config.name, operation)?;
-            operate::launch(&node, &lock, &instance, replica, cause).map(Box::new)
+            let held = lock.join(&node, &instance.config.name, operation)?;
+            lock.one_launch(|| operate::launch(&node, &held, &instance, replica, cause)).map(Box::new)
         });
         self.job = Some(Box::pin(async move { JobDone::Launched(joined(work.await)) }));
     }
@@ -88,7 +93,7 @@ impl Supervisor {
         let (node, board) = (Arc::clone(&self.node), Arc::clone(&self.board));
         let (instance, replica, drain) =
             (self.instance.clone(), self.replica, std::mem::take(&mut self.drain));
-        let tasks = self.tasks.clone();
+        let (tasks, lock) = (self.tasks.clone(), Arc::clone(&self.lock));
         let hurry = Arc::new(Notify::new());
         self.hurry = Some(Arc::clone(&hurry));
         self.examination = None;
@@ -104,9 +109,9 @@ impl Supervisor {
             }
             let force = force || hurried;
             let work = tasks.spawn_blocking("terminate", move || {
-                let lock = InstanceLock::acquire(&node, &instance.config.name, "down")?;
+                let held = lock.join(&node, &instance.config.name, "down")?;
                 let config = &instance.config;
-                operate::terminate(&node, &lock, &config.name, &config.server.host, replica, force)
+                operate::terminate(&node, &held, &config.name, &config.server.host, replica, force)
                     .map(|_| ())
             });
             JobDone::Terminated(joined(work.await))
@@ -140,11 +145,12 @@ impl Supervisor {
             let result = match (&goal, outcome) {
                 (_, Outcome::Failed(failure)) => Err(failure.clone()),
                 (Goal::Ready, Outcome::Ready) | (Goal::Stopped, Outcome::Stopped) => Ok(()),
-                (Goal::Ready, Outcome::Stopped) => {
-                    Err(Failure::new(ExitCode::StartFailed, format!("{} was stopped meanwhile", self.name())))
-                }
+                (Goal::Ready, Outcome::Stopped) => Err(Failure::new(
+                    ExitCode::StartFailed,
+                    format!("{} was stopped meanwhile", self.label()),
+                )),
                 (Goal::Stopped, Outcome::Ready) => {
-                    Err(Failure::new(ExitCode::StopFailed, format!("{} was started meanwhile", self.name())))
+                    Err(Failure::new(ExitCode::StopFailed, format!("{} was started meanwhile", self.label())))
                 }
             };
             let _ = answer.send(result);

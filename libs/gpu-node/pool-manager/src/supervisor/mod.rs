@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::board::Board;
 use crate::changes;
 use crate::engine::{Engine, Examination};
+use crate::instance_lock::SharedLock;
 use crate::lifecycle::{AfterStop, Event, Lifecycle, Phase, Policy, ProbeOutcome};
 use crate::node::Node;
 use crate::operate::Launched;
@@ -38,6 +39,8 @@ pub(crate) type Answer = oneshot::Sender<Result<(), Failure>>;
 pub(crate) enum Command {
     Up {
         desired: DesiredState,
+        /// Waits for a start that is under way already, instead of being refused.
+        join: bool,
         answer: Answer,
     },
     Down {
@@ -51,6 +54,13 @@ pub(crate) enum Command {
         drain: Duration,
         answer: Answer,
     },
+    /// The instance has fewer replicas now, without this one: no new requests, those in flight finish, then it ends.
+    Retire {
+        drain: Duration,
+        answer: Answer,
+    },
+    /// It was to go, and is wanted again.
+    Keep,
     /// The config file changed.
     Config(Box<LoadedInstance>),
     /// The config file went away while the engine ran.
@@ -111,8 +121,14 @@ pub(crate) struct Supervisor {
     node: Arc<Node>,
     board: Arc<Board>,
     tasks: Tasks,
+    lock: Arc<SharedLock>,
+    /// As this replica has it.
     instance: LoadedInstance,
     replica: ReplicaId,
+    /// The instance has fewer replicas now: this one ends, or has.
+    retired: bool,
+    /// It has ended for good; another may have come in its place.
+    off_board: bool,
     machine: Lifecycle,
     engine: Option<Engine>,
     restarts: u32,
@@ -143,17 +159,23 @@ impl Supervisor {
         node: Arc<Node>,
         board: Arc<Board>,
         tasks: &Tasks,
-        instance: LoadedInstance,
+        lock: Arc<SharedLock>,
+        instance: &LoadedInstance,
+        replica: ReplicaId,
     ) -> (SupervisorHandle, oneshot::Receiver<()>) {
         let (sender, inbox) = mpsc::channel(64);
+        let instance = instance.of_replica(replica);
         let desired = instance.config.lifecycle.load.desired_default();
         let machine = Lifecycle::new(Policy::of(&instance.config), desired, 0);
         let supervisor = Self {
             node,
             board,
             tasks: tasks.clone(),
+            lock,
             instance,
-            replica: ReplicaId::FIRST,
+            replica,
+            retired: false,
+            off_board: false,
             machine,
             engine: None,
             restarts: 0,
@@ -182,13 +204,18 @@ impl Supervisor {
         &self.instance.config.name
     }
 
+    /// What people call it.
+    fn label(&self) -> String {
+        self.replica.display_name(self.name())
+    }
+
     async fn run(mut self, begun: oneshot::Sender<()>) {
         let read_at_once = self.begin().await;
         self.publish();
         // Whoever waited for it may have left.
         let _ = begun.send(());
         if !read_at_once && !self.begin_later().await {
-            return self.board.remove(self.name(), self.replica);
+            return self.leave_board();
         }
         loop {
             match self.hear().await {
@@ -208,7 +235,13 @@ impl Supervisor {
             }
             self.publish();
         }
-        self.board.remove(self.name(), self.replica);
+        self.leave_board();
+    }
+
+    fn leave_board(&self) {
+        if !self.off_board {
+            self.board.remove(self.name(), self.replica);
+        }
     }
 
     async fn hear(&mut self) -> Heard {
@@ -248,20 +281,39 @@ impl Supervisor {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Up { desired, answer } => self.command_up(desired, answer).await,
+            Command::Up { desired, join, answer } => self.command_up(desired, join, answer).await,
             Command::Down { force, drain, answer } => self.command_down(force, drain, answer).await,
             Command::Restart { desired, force, drain, answer } => {
                 self.drain = drain;
                 self.waiting.push((Goal::Ready, answer));
                 self.step(Event::Restart { desired, force }).await;
             }
-            Command::Config(instance) => self.take_config(*instance).await,
+            Command::Retire { drain, answer } => {
+                self.retired = true;
+                self.drain = drain;
+                self.reconciling = false;
+                self.waiting.push((Goal::Stopped, answer));
+                self.step(Event::Retire).await;
+            }
+            Command::Keep => self.keep().await,
+            Command::Config(instance) => self.take_config(instance.of_replica(self.replica)).await,
             Command::ConfigGone => {
                 // It serves on until somebody stops it, but nothing starts it again.
                 let policy = Policy { restart: None, ..self.machine.policy.clone() };
                 self.step(Event::PolicyChanged { policy: Box::new(policy) }).await;
             }
             Command::LookAtDesired => self.look_at_desired().await,
+        }
+    }
+
+    /// A stop that is under way is finished first.
+    async fn keep(&mut self) {
+        self.retired = false;
+        self.off_board = false;
+        let name = self.name().clone();
+        let written = self.with_node(move |node| Ok(node.store.desired(&name)?)).await.flatten();
+        if let Some(desired @ DesiredState::Running) = written {
+            self.step(Event::Up { desired }).await;
         }
     }
 
@@ -275,7 +327,8 @@ impl Supervisor {
         let hash = instance_config::config_hash(&instance.config);
         self.instance = instance;
         self.step(Event::PolicyChanged { policy }).await;
-        if !changes.is_empty() {
+        // Told once for all replicas.
+        if !changes.is_empty() && self.replica == ReplicaId::FIRST {
             self.record(move |recorder| recorder.config_changed(&changes, &hash)).await;
         }
     }
@@ -283,7 +336,7 @@ impl Supervisor {
     /// Whoever sent this loop here looked some time ago, so it looks again itself. A step under way may be just about
     /// to write a wish down.
     async fn look_at_desired(&mut self) {
-        if self.job.is_some() {
+        if self.job.is_some() || self.retired {
             return;
         }
         let name = self.name().clone();
@@ -297,13 +350,15 @@ impl Supervisor {
         }
     }
 
-    async fn command_up(&mut self, desired: DesiredState, answer: Answer) {
-        let name = self.name();
+    async fn command_up(&mut self, desired: DesiredState, join: bool, answer: Answer) {
+        self.retired = false;
+        self.off_board = false;
+        let name = self.label();
         let refusal = match self.machine.phase {
             Phase::Running { .. } => {
                 Some(Failure::new(ExitCode::AlreadyRunning, format!("{name} is already running")))
             }
-            Phase::Launching | Phase::Loading { .. } => {
+            Phase::Launching | Phase::Loading { .. } if !join => {
                 Some(Failure::new(ExitCode::Starting, format!("{name} is already starting")))
             }
             _ => None,
@@ -320,7 +375,7 @@ impl Supervisor {
     async fn command_down(&mut self, force: bool, drain: Duration, answer: Answer) {
         let resting = matches!(self.machine.phase, Phase::Stopped);
         if resting && self.machine.desired == DesiredState::Stopped && self.unknown_engine().await.is_none() {
-            let failure = Failure::new(ExitCode::NotRunning, format!("{} is not running", self.name()));
+            let failure = Failure::new(ExitCode::NotRunning, format!("{} is not running", self.label()));
             let _ = answer.send(Err(failure));
             return;
         }
@@ -334,7 +389,7 @@ impl Supervisor {
         match done {
             JobDone::Launched(Ok(launched)) => {
                 for warning in &launched.plan.warnings {
-                    tracing::warn!(instance = %self.name(), "{warning}");
+                    tracing::warn!(instance = %self.label(), "{warning}");
                 }
                 let handle = launched.handle;
                 self.care_for(handle.identity, Some(handle.shim_pid)).await;
@@ -383,7 +438,7 @@ impl Supervisor {
         engine.warm_up = examination.warm_up;
         engine.address = examination.address;
         if let Some(cold) = examination.cold.filter(|cold| self.last_error.as_ref() != Some(cold)) {
-            tracing::warn!(instance = %self.name(), "{cold}");
+            tracing::warn!(instance = %self.label(), "{cold}");
             self.last_error = Some(cold.clone());
             self.record(move |recorder| recorder.cold(&cold)).await;
         }
@@ -413,6 +468,9 @@ impl Supervisor {
     }
 
     fn publish(&self) {
+        if self.off_board {
+            return;
+        }
         let config = &self.instance.config;
         let engine = self.engine.as_ref();
         let facts = engine.and_then(|engine| engine.facts);
@@ -459,7 +517,7 @@ impl Supervisor {
         match joined(self.tasks.spawn_blocking("state", move || work(&node)).await) {
             Ok(value) => Some(value),
             Err(failure) => {
-                tracing::error!(instance = %self.name(), %failure, "state could not be read or written");
+                tracing::error!(instance = %self.label(), %failure, "state could not be read or written");
                 None
             }
         }
