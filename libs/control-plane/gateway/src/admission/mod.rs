@@ -1,6 +1,9 @@
 //! Who may use a replica now. Today every request is let in at once and the engine lets surplus ones wait;
 //! what is counted here is released exactly once, when the guard goes.
 
+mod line;
+mod queue;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
