@@ -151,6 +151,9 @@ fn gateway_limits(settings: &Settings) -> gateway::Limits {
         body_bytes: settings.limits.body.0,
         token_idle: settings.limits.token_idle,
         retries: settings.limits.retries,
+        queue: settings.limits.queue as usize,
+        full_policy: settings.limits.full_policy,
+        queue_deadline: settings.limits.queue_deadline,
         ..gateway::Limits::default()
     }
 }

@@ -12,6 +12,7 @@ use llm_adapters::{AnswerPlan, Dialect, EndMarker, EventAligner, MessageStartRep
 use orch_core::ErrorCode;
 use tokio::time::Instant;
 
+use crate::admission::Progress;
 use crate::body::GatewayBody;
 use crate::dispatch::{Dispatched, Outgoing, dispatch, dispatch_remote};
 use crate::facts::Facts;
@@ -20,9 +21,22 @@ use crate::gateway::Shared;
 use crate::headers::{clean_request, clean_response};
 use crate::quota::Estimate;
 use crate::rewrite::Rewrite;
+use crate::route::find_route;
 use crate::routes::{Chain, Destination, may_try_next};
 use crate::stream::{Events, IdleWatch, StreamBody};
-use crate::{respond, route};
+
+/// Engines' paths that answer `stream: true` with server-sent events.
+const EVENT_PATHS: [&str; 9] = [
+    "/v1/chat/completions",
+    "/chat/completions",
+    "/v1/completions",
+    "/completions",
+    "/completion",
+    "/v1/messages",
+    "/v1/responses",
+    "/responses",
+    "/infill",
+];
 
 /// One request to an engine, whole, on its way to an answer.
 pub(crate) struct Call {
@@ -36,23 +50,29 @@ pub(crate) struct Call {
     /// How the answer is translated, where the place asked speaks another dialect than the caller.
     pub(crate) plan: Option<AnswerPlan>,
     pub(crate) flight: Flight,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Call {
     /// The answer, be it the engine's or a refusal.
-    pub(crate) async fn answer(mut self) -> Response<GatewayBody> {
+    pub(crate) async fn answer(mut self) -> Result<Response<GatewayBody>, Problem> {
         match self.dispatch().await {
-            Ok((dispatched, model)) => match self.plan {
+            Ok((dispatched, model)) => Ok(match self.plan {
                 None => self.stream(dispatched, &model),
                 Some(plan) => self.answer_translated(plan, dispatched, &model).await,
-            },
+            }),
             Err(problem) => {
                 self.flight.refused(&problem);
-                let mut response = respond::refuse(self.flight.dialect(), &problem, self.flight.request_id());
-                self.tell_limits(response.headers_mut());
-                response
+                Err(problem)
             }
         }
+    }
+
+    /// Whether an answer to a stream of this call is a stream of server-sent events, in which comments are allowed.
+    fn streams_events(&self) -> bool {
+        self.flight.takes_slot()
+            && self.flight.dialect() != Dialect::Ollama
+            && EVENT_PATHS.contains(&self.path.as_str())
     }
 
     /// Reads, routes and dispatches. Gives the answer's head and the name it was asked under.
@@ -66,6 +86,9 @@ impl Call {
         }
         self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
         facts.request_id = Some(self.flight.request_id().clone());
+        if facts.streams && self.streams_events() {
+            self.progress.allow_deferring();
+        }
         let uri = engine_uri(&self.parts.uri, &self.path)?;
         let mut headers = std::mem::take(&mut self.parts.headers);
         clean_request(&mut headers);
@@ -110,22 +133,27 @@ impl Call {
             (rewrite, model) => rewrite.unwrap_or(&Rewrite::default()).apply(body, model),
         };
         let shared = Arc::clone(&self.shared);
-        let limits = &shared.limits;
         match place {
             Destination::Local(model) => {
                 self.tell(None, outgoing, |body| rewritten(body, None))?;
-                let snapshot = shared.snapshot()?;
-                let route = route::find_route(&snapshot, model.as_deref())?;
-                route.place(facts, &self.path, &outgoing.body)?;
-                let dispatched = dispatch(&route, facts, outgoing, &mut self.flight, limits).await;
-                dispatched.map_err(|problem| problem.unwrap_or_else(|| route.unavailable()))
+                let mut renamed = (model != facts.model).then(|| Facts { model, ..facts.clone() });
+                let facts = renamed.as_mut().unwrap_or(facts);
+                self.place(facts, &outgoing.body)?;
+                dispatch(&shared, facts, outgoing, &mut self.flight, &self.progress).await
             }
             Destination::Remote { target, model } => {
                 let kind = target.provider.as_ref().map(|provider| provider.settings.kind);
                 self.tell(kind, outgoing, |body| rewritten(body, Some(&model)))?;
-                dispatch_remote(&target, outgoing, &mut self.flight, limits).await
+                dispatch_remote(&shared, &target, outgoing, &mut self.flight).await
             }
         }
+    }
+
+    /// Finds out what of the request matters for the choice of a replica.
+    fn place(&self, facts: &mut Facts, body: &[u8]) -> Result<(), Problem> {
+        let snapshot = self.shared.snapshot()?;
+        let model = facts.model.clone();
+        find_route(&snapshot, model.as_deref())?.place(facts, &self.path, body)
     }
 
     /// Holds the request to what its key may do and use.
@@ -134,7 +162,7 @@ impl Call {
         let snapshot = self.shared.snapshot()?;
         if let [Destination::Local(model)] = places {
             // What nobody knows is told first.
-            route::find_route(&snapshot, model.as_deref())?;
+            find_route(&snapshot, model.as_deref())?;
         }
         let asked = facts.model.as_deref().unwrap_or_default();
         if !places.iter().all(|place| place.is_open_to(caller, asked, &snapshot)) {
@@ -152,20 +180,13 @@ impl Call {
         Ok(())
     }
 
-    /// Where the key stands now, for a client that paces itself.
-    pub(crate) fn tell_limits(&self, headers: &mut HeaderMap) {
-        if let Some(quota) = &self.flight.arrival.caller.quota {
-            quota.tell(headers);
-        }
-    }
-
     /// Turns an engine's answer into ours.
     fn stream(self, dispatched: Dispatched, model: &str) -> Response<GatewayBody> {
-        let Dispatched { mut head, answer, target, attempt } = dispatched;
+        let Dispatched { mut head, answer, target, attempt, waited } = dispatched;
         let status = head.status;
         clean_response(&mut head.headers);
-        target.headers.name_in(&mut head.headers, attempt);
-        self.tell_limits(&mut head.headers);
+        target.headers.name_in(&mut head.headers, attempt, waited);
+        self.flight.arrival.caller.tell_limits(&mut head.headers);
         let events = self.events(&head.headers, model);
         if events.is_some() {
             head.headers.remove(CONTENT_LENGTH);

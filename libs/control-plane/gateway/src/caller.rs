@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use http::HeaderMap;
+
 use crate::facts::Class;
 use crate::quota::Quota;
 
@@ -47,6 +49,13 @@ impl Caller {
     pub(crate) fn class_of(&self, class: Class) -> Class {
         // The order is that of service: the greater waits longer.
         self.ceiling.map_or(class, |ceiling| class.max(ceiling))
+    }
+
+    /// Where its key stands now, for a client that paces itself.
+    pub(crate) fn tell_limits(&self, headers: &mut HeaderMap) {
+        if let Some(quota) = &self.quota {
+            quota.tell(headers);
+        }
     }
 }
 

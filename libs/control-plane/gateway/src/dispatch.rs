@@ -10,19 +10,21 @@ use llm_adapters::Problem;
 use orch_core::ErrorCode;
 use tokio::time::Instant;
 
-use crate::admission::SlotGuard;
-use crate::choose::Found;
+use crate::admission::{Admitted, Ask, Need, Progress, SlotGuard, Wish, enter};
 use crate::facts::Facts;
 use crate::flight::Flight;
+use crate::gateway::Shared;
 use crate::limits::Limits;
 use crate::live::Target;
-use crate::route::Route;
 use crate::table::ReplicaKey;
 use crate::upstream::{Answer, Connection, RequestHead, SendError};
 
 /// A reused connection that breaks within this time was most likely already going when the request was
 /// written on it; later the engine had begun to work.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A body of so many bytes takes its key one turn in the queue; a larger one takes more.
+const BODY_OF_A_TURN: usize = 16 * 1024;
 
 /// A request, whole and cleaned, ready to be sent as often as need be.
 pub(crate) struct Outgoing {
@@ -41,11 +43,13 @@ pub(crate) struct Dispatched {
     pub(crate) answer: Answer,
     pub(crate) target: Arc<Target>,
     pub(crate) attempt: u32,
+    /// How long it waited for a place.
+    pub(crate) waited: Duration,
 }
 
 /// Why one replica gave no answer.
 #[derive(Clone, Copy, Debug)]
-enum Failed {
+pub(crate) enum Failed {
     /// It takes no connections.
     Refused,
     /// It died, or was stopped, with the request in hand.
@@ -54,68 +58,92 @@ enum Failed {
     TimedOut,
 }
 
-/// Tries replicas of the route until one begins to answer. Gives nothing when none can be tried at all.
+/// Sends the request to one replica after another until one begins to answer; before each it waits for a place.
 pub(crate) async fn dispatch(
-    route: &Route<'_, '_>,
-    facts: &mut Facts,
+    shared: &Shared,
+    facts: &Facts,
     request: &Outgoing,
     flight: &mut Flight,
-    limits: &Limits,
-) -> Result<Dispatched, Option<Problem>> {
+    progress: &Progress,
+) -> Result<Dispatched, Problem> {
     let mut tried: Vec<ReplicaKey> = Vec::new();
+    let mut waited = Duration::ZERO;
     let mut problem = None;
-    while tried.len() <= limits.retries as usize {
-        let target = match route.find(facts, &tried, false) {
-            Found::Target(target) => target,
-            Found::Refused(refusal) => {
-                problem = problem.or(Some(refusal));
-                break;
-            }
-            Found::Busy | Found::Unready | Found::Exhausted => break,
+    for attempt_number in 1..=shared.limits.retries.saturating_add(1) {
+        let wish = Wish { facts, need: need(request, flight), tried: &tried, again: attempt_number > 1 };
+        let entered = enter(shared, &ask(wish, request, flight, &shared.limits, progress)).await;
+        let Admitted { slot, waited: this_time } = match entered {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Err(problem.unwrap_or(refusal)),
         };
-        let Some(slot) = SlotGuard::enter(&target.live, flight.takes_slot()) else {
-            tried.push(target.replica.key.clone());
-            continue;
-        };
-        flight.dispatch(target, slot, &facts.ties);
-        match attempt(target, request, flight, limits).await {
+        waited += this_time;
+        let target = Arc::clone(slot.target());
+        flight.dispatch(slot, &facts.ties);
+        let failed = match attempt(&target, request, flight, &shared.limits).await {
             Ok((head, answer)) => {
-                let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX).saturating_add(1);
-                return Ok(Dispatched { head, answer, target: Arc::clone(target), attempt });
+                let attempt = flight.attempts();
+                return Ok(Dispatched { head, answer, target, attempt, waited });
             }
-            Err(failed) => {
-                tracing::debug!(
-                    request_id = %flight.request_id(), replica = %target.replica.key, ?failed, "no answer"
-                );
-                if flight.takes_slot() && !matches!(failed, Failed::Refused) {
-                    target.live.broke_off();
-                }
-                problem = Some(failed.problem(target));
-                if !failed.may_try_another(request, flight) {
-                    break;
-                }
-                tried.push(target.replica.key.clone());
-            }
+            Err(failed) => failed,
+        };
+        flight.failed(failed);
+        problem = Some(failed.problem(&target));
+        if !failed.may_try_another(request, flight) {
+            break;
+        }
+        // One that takes no connections is out until it is good again; then it may have this request too.
+        if !matches!(failed, Failed::Refused) {
+            tried.push(target.replica.key.clone());
         }
     }
-    Err(problem)
+    Err(problem.unwrap_or_else(|| Problem::new(ErrorCode::Internal, "the request was sent to nobody")))
+}
+
+fn need(request: &Outgoing, flight: &Flight) -> Need {
+    if flight.takes_slot() {
+        Need::Slot
+    } else if request.method.is_safe() {
+        Need::Now
+    } else {
+        Need::Replica
+    }
+}
+
+fn ask<'a>(
+    wish: Wish<'a>,
+    request: &Outgoing,
+    flight: &'a Flight,
+    limits: &Limits,
+    progress: &'a Progress,
+) -> Ask<'a> {
+    let caller = &flight.arrival.caller;
+    let turns = 1 + request.body.len() / BODY_OF_A_TURN;
+    Ask {
+        wish,
+        class: wish.facts.class,
+        key: &caller.id,
+        cost: u32::try_from(turns).unwrap_or(u32::MAX),
+        deadline: wish.facts.deadline.unwrap_or(flight.arrived + limits.queue_deadline),
+        progress,
+    }
 }
 
 /// Asks somebody else's server.
 pub(crate) async fn dispatch_remote(
+    shared: &Shared,
     target: &Arc<Target>,
     request: &Outgoing,
     flight: &mut Flight,
-    limits: &Limits,
 ) -> Result<Dispatched, Problem> {
     let key = &target.replica.key;
     let busy = || Problem::new(ErrorCode::PoolUnavailable, "the provider is not used any more");
     let Some(provider) = &target.provider else { return Err(busy()) };
-    let slot = SlotGuard::enter(&target.live, flight.takes_slot()).ok_or_else(busy)?;
-    flight.dispatch(target, slot, &Arc::default());
+    // How many it takes at a time is its own affair.
+    let slot = SlotGuard::reserve(&shared.table, target, Need::Replica).ok_or_else(busy)?;
+    flight.dispatch(slot, &Arc::default());
     flight.handed_over(request.ready_at);
     // Boxed: most requests stay on the machine.
-    let sent = Box::pin(tokio::time::timeout(limits.answer, provider.send(request)));
+    let sent = Box::pin(tokio::time::timeout(shared.limits.answer, provider.send(request)));
     let Ok(answered) = sent.await else {
         let message = "the provider gave no answer within the limit";
         return Err(Problem::new(ErrorCode::DecodeTimeout, message).at(&key.node_id, &key.pool_id));
@@ -126,6 +154,7 @@ pub(crate) async fn dispatch_remote(
         answer: Answer::Remote(answer),
         target: Arc::clone(target),
         attempt: flight.attempts(),
+        waited: Duration::ZERO,
     })
 }
 

@@ -64,7 +64,6 @@ pub(crate) struct Placement {
 
 /// What routing, queueing and placement need to know of a request.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(not(test), expect(dead_code, reason = "queue and placement read the rest"))]
 pub(crate) struct Facts {
     /// The name that the request gives; `None` = the only instance there is.
     pub(crate) model: Option<String>,

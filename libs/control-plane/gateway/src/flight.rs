@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::admission::SlotGuard;
 use crate::caller::Caller;
 use crate::choose::{Promise, Ties};
+use crate::dispatch::Failed;
 use crate::live::Target;
 use crate::metrics::{CancelReason, Metrics};
 use crate::quota::Permit;
@@ -49,7 +50,7 @@ pub(crate) struct Flight {
 
 struct Dispatched {
     target: Arc<Target>,
-    _slot: SlotGuard,
+    slot: SlotGuard,
     at: Instant,
     promise: Promise,
 }
@@ -58,6 +59,8 @@ struct Dispatched {
 #[derive(Default)]
 struct Trace {
     attempts: u32,
+    /// The replica that failed it last.
+    failed_at: Option<Arc<Target>>,
     first_dispatch: Option<Instant>,
     first_token: Option<Instant>,
     /// Pieces of a streamed answer that went to the client.
@@ -104,15 +107,26 @@ impl Flight {
     }
 
     /// The request is handed to a replica; an earlier replica's place is given back.
-    pub(crate) fn dispatch(&mut self, target: &Arc<Target>, slot: SlotGuard, ties: &Arc<Ties>) {
+    pub(crate) fn dispatch(&mut self, slot: SlotGuard, ties: &Arc<Ties>) {
+        let target = Arc::clone(slot.target());
         let at = Instant::now();
-        if self.dispatched.is_none() && self.takes_slot() {
-            self.metrics.of(target).started.inc();
+        if self.trace.attempts == 0 && self.takes_slot() {
+            self.metrics.of(&target).started.inc();
         }
         self.trace.attempts = self.trace.attempts.saturating_add(1);
         self.trace.first_dispatch.get_or_insert(at);
         let promise = Promise::of(&target.live.memory, ties);
-        self.dispatched = Some(Dispatched { target: Arc::clone(target), _slot: slot, at, promise });
+        self.dispatched = Some(Dispatched { target, slot, at, promise });
+    }
+
+    /// The replica gave no answer; its place is given back.
+    pub(crate) fn failed(&mut self, failed: Failed) {
+        let Some(Dispatched { target, .. }) = self.dispatched.take() else { return };
+        tracing::debug!(request_id = %self.request_id(), replica = %target.replica.key, ?failed, "no answer");
+        if self.takes_slot() && !matches!(failed, Failed::Refused) {
+            target.live.broke_off();
+        }
+        self.trace.failed_at = Some(target);
     }
 
     /// How many replicas have had it.
@@ -218,13 +232,19 @@ impl Flight {
         }
     }
 
+    /// The replica that has it, or had it last.
+    fn replica(&self) -> Option<&Arc<Target>> {
+        let now = self.dispatched.as_ref().map(|dispatched| &dispatched.target);
+        now.or(self.trace.failed_at.as_ref())
+    }
+
     fn settle(&mut self) -> bool {
         !std::mem::replace(&mut self.settled, true)
     }
 
     fn log_cut(&self, reason: CancelReason) {
         self.metrics.canceled(reason);
-        let replica = self.dispatched.as_ref().map(|dispatched| dispatched.target.replica.key.to_string());
+        let replica = self.replica().map(|target| target.replica.key.to_string());
         tracing::info!(
             request_id = %self.request_id(),
             replica,
@@ -235,6 +255,9 @@ impl Flight {
     }
 
     fn write_down(&mut self, outcome: Outcome, status: u16, code: Option<ErrorCode>, usage: &Usage) {
+        if let Some(dispatched) = self.dispatched.as_ref().filter(|_| outcome != Outcome::Refused) {
+            dispatched.slot.served_for(dispatched.at.elapsed());
+        }
         let Some(log) = &self.log else { return };
         let since_arrival = |moment: Option<Instant>| moment.map(|moment| moment - self.arrived);
         log.record(RequestRecord {
@@ -245,7 +268,7 @@ impl Flight {
             caller: self.arrival.caller.clone(),
             model: self.model.take(),
             streamed: self.streamed,
-            replica: self.dispatched.as_ref().map(|dispatched| dispatched.target.replica.key.clone()),
+            replica: self.replica().map(|target| target.replica.key.clone()),
             attempts: self.trace.attempts,
             outcome,
             status,

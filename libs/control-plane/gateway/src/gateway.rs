@@ -11,11 +11,14 @@ use llm_adapters::{Dialect, Endpoint, Problem, find_endpoint};
 use orch_core::ErrorCode;
 use orch_runtime::RequestId;
 use serde_json::json;
+use tokio::time::Instant;
 
+use crate::admission::{Forecast, QueueView};
 use crate::body::GatewayBody;
 use crate::call::Call;
 use crate::caller::Caller;
 use crate::choose::{Decision, Strategy};
+use crate::facts::Class;
 use crate::flight::{Arrival, Flight};
 use crate::incoming::read_request;
 use crate::limits::Limits;
@@ -23,7 +26,7 @@ use crate::live::{Snapshot, TableHandle};
 use crate::metrics::{Metrics, MetricsRegistry};
 use crate::record::{Log, RequestLog};
 use crate::routes::Routes;
-use crate::{models, ollama, respond};
+use crate::{deferred, models, ollama, respond};
 
 /// Serves the data plane over the current routing table. Clones share everything.
 #[derive(Clone)]
@@ -33,10 +36,10 @@ pub struct Gateway {
 
 /// What all requests have in common.
 pub(crate) struct Shared {
-    table: TableHandle,
+    pub(crate) table: TableHandle,
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     log: Log,
     degraded: ArcSwap<Vec<String>>,
 }
@@ -106,6 +109,17 @@ impl Gateway {
         &self.shared.table
     }
 
+    /// The queues in which requests wait now.
+    pub fn queues(&self) -> Vec<QueueView> {
+        self.shared.table.admission().queues(Instant::now())
+    }
+
+    /// What a request of this caller for this model would find now; nothing where the model cannot be had.
+    pub fn forecast(&self, model: Option<&str>, class: Class, caller: &Caller) -> Option<Forecast> {
+        let snapshot = self.shared.table.snapshot()?;
+        self.shared.table.admission().forecast(&snapshot, model, class, &caller.id)
+    }
+
     /// What `/ready` admits to while it still says yes.
     pub fn set_degraded(&self, reasons: Vec<String>) {
         self.shared.degraded.store(Arc::new(reasons));
@@ -143,7 +157,11 @@ impl Gateway {
         let mut response = match asked {
             Asked::Engine { endpoint, path, instance } => {
                 // Boxed: the server keeps a place of the future's size for each connection.
-                Box::pin(self.ask_engine(request, endpoint, path, instance, request_id.clone())).await
+                let call = self.call(request, endpoint, path, instance, request_id.clone());
+                match Box::pin(call).await {
+                    Ok(call) => deferred::answer(call).await,
+                    Err(problem) => respond::refuse(endpoint.dialect, &problem, &request_id),
+                }
             }
             Asked::Ollama(question) => Box::pin(self.answer_ollama(request, question, &request_id)).await,
             own => {
@@ -226,15 +244,15 @@ impl Gateway {
         response
     }
 
-    /// The data plane: a request that an engine answers.
-    async fn ask_engine<B>(
+    /// The data plane: a request that an engine answers, once it is read.
+    async fn call<B>(
         &self,
         request: Request<B>,
         endpoint: Endpoint,
         path: &str,
         instance: Option<&str>,
         request_id: RequestId,
-    ) -> Response<GatewayBody>
+    ) -> Result<Call, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -247,17 +265,11 @@ impl Gateway {
             takes_slot: endpoint.takes_slot && parts.method == http::Method::POST,
             caller: parts.extensions.remove::<Caller>().unwrap_or_default(),
         });
-        let body = match read_request(&parts.headers, body, &self.shared.limits).await {
-            Ok(body) => body,
-            Err(problem) => {
-                flight.refused(&problem);
-                return respond::refuse(endpoint.dialect, &problem, flight.request_id());
-            }
-        };
+        let read = read_request(&parts.headers, body, &self.shared.limits).await;
+        let body = read.inspect_err(|problem| flight.refused(problem))?;
         let (path, instance) = (path.to_owned(), instance.map(str::to_owned));
-        Call { shared: Arc::clone(&self.shared), parts, body, path, instance, plan: None, flight }
-            .answer()
-            .await
+        let (shared, progress) = (Arc::clone(&self.shared), Arc::default());
+        Ok(Call { shared, parts, body, path, instance, plan: None, flight, progress })
     }
 
     fn take_off(&self, arrival: Arrival) -> Flight {

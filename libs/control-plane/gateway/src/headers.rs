@@ -1,5 +1,7 @@
 //! Which headers cross the gateway, and which stay on their side.
 
+use std::time::Duration;
+
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -16,6 +18,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-llama-orch-instance");
 pub(crate) const NODE: HeaderName = HeaderName::from_static("x-llama-orch-node");
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-llama-orch-attempt");
+pub(crate) const QUEUE_MS: HeaderName = HeaderName::from_static("x-llama-orch-queue-ms");
 pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("x-llama-orch-context");
 
 /// Headers that belong to one connection and not to the message (RFC 9110, section 7.6.1).
@@ -62,10 +65,11 @@ impl TargetHeaders {
         own
     }
 
-    /// Tells the client who answered.
-    pub(crate) fn name_in(&self, headers: &mut HeaderMap, attempt: u32) {
+    /// Tells the client who answered, and how long the request waited for a place.
+    pub(crate) fn name_in(&self, headers: &mut HeaderMap, attempt: u32, waited: Duration) {
         headers.insert(INSTANCE, self.instance.clone());
         headers.insert(ATTEMPT, HeaderValue::from(attempt));
+        headers.insert(QUEUE_MS, HeaderValue::from(waited.as_millis() as u64));
         if let Some(node) = &self.node {
             headers.insert(NODE, node.clone());
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use orch_runtime::FullPolicy;
+
 /// The defaults are those of the settings' documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -18,6 +20,12 @@ pub struct Limits {
     pub token_idle: Duration,
     /// How many more replicas are tried before the first byte (`limits.retries`).
     pub retries: u32,
+    /// How many requests may wait for one route (`limits.queue`).
+    pub queue: usize,
+    /// What happens to one more (`limits.full_policy`).
+    pub full_policy: FullPolicy,
+    /// Longest wait in a queue of a request without a deadline of its own (`limits.queue_deadline_s`).
+    pub queue_deadline: Duration,
 }
 
 impl Default for Limits {
@@ -29,6 +37,9 @@ impl Default for Limits {
             answer: Duration::from_hours(1),
             token_idle: Duration::from_mins(2),
             retries: 2,
+            queue: 128,
+            full_policy: FullPolicy::Reject,
+            queue_deadline: Duration::from_mins(5),
         }
     }
 }

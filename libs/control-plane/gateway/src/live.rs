@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use orch_runtime::CancellationToken;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::admission::{Admission, ServiceTime};
 use crate::choose::{Breaker, Chooser, ReplicaMemory, Standing};
 use crate::headers::TargetHeaders;
 use crate::metrics::ReplicaMetrics;
@@ -42,6 +43,10 @@ pub(crate) struct LiveReplica {
     breaker: Mutex<Breaker>,
     /// What its cache should hold.
     pub(crate) memory: ReplicaMemory,
+    pub(crate) service_time: ServiceTime,
+    listed_at: Instant,
+    /// When its last request ended, in milliseconds after `listed_at` and one more; 0 = it had none.
+    last_used: AtomicU64,
 }
 
 impl LiveReplica {
@@ -60,6 +65,9 @@ impl LiveReplica {
             signs: SignsCounter::default(),
             breaker: Mutex::default(),
             memory: ReplicaMemory::default(),
+            service_time: ServiceTime::default(),
+            listed_at: Instant::now(),
+            last_used: AtomicU64::new(0),
         }
     }
 
@@ -95,6 +103,28 @@ impl LiveReplica {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// A request gives its place back.
+    pub(crate) fn leave(&self, takes_slot: bool) {
+        if takes_slot {
+            self.busy_slots.fetch_sub(1, Ordering::SeqCst);
+        }
+        let used = self.listed_at.elapsed().as_millis() as u64 + 1;
+        self.last_used.fetch_max(used, Ordering::Relaxed);
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// When its last request ended.
+    pub(crate) fn last_used(&self) -> Option<Instant> {
+        let used = self.last_used.load(Ordering::Relaxed).checked_sub(1)?;
+        self.listed_at.checked_add(Duration::from_millis(used))
     }
 
     /// Why an answer was cut off, for the client that hears of it.
@@ -184,6 +214,7 @@ struct Inner {
     current: ArcSwapOption<Snapshot>,
     live: Mutex<HashMap<ReplicaKey, Arc<LiveReplica>>>,
     chooser: Arc<Chooser>,
+    admission: Admission,
 }
 
 impl TableHandle {
@@ -207,10 +238,16 @@ impl TableHandle {
         *live = next;
         let chooser = Arc::clone(&self.inner.chooser);
         self.inner.current.store(Some(Arc::new(Snapshot { table, targets, chooser })));
+        drop(live);
+        self.inner.admission.table_changed(self);
     }
 
     pub(crate) fn chooser(&self) -> &Chooser {
         &self.inner.chooser
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.inner.admission
     }
 
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
@@ -242,6 +279,7 @@ impl TableHandle {
     pub fn note_good_probe(&self, key: &ReplicaKey, at: UnixMillis) {
         if let Some(live) = self.find(key) {
             live.good_probe.fetch_max(at.0, Ordering::Relaxed);
+            self.inner.admission.serve_waiters(self);
         }
     }
 

@@ -9,7 +9,7 @@ use orch_core::{ErrorCode, Status};
 use crate::choose::{Found, PromptPrefix, Ties, Wanted, check_placement};
 use crate::facts::Facts;
 use crate::live::{Snapshot, Target};
-use crate::table::{ReplicaKey, RoutedInstance};
+use crate::table::{Loadable, ReplicaKey, RoutedInstance};
 
 /// How long a client is asked to wait for something that is on its way, and for something that somebody has
 /// to do.
@@ -42,9 +42,31 @@ impl<'s> Route<'s, '_> {
 
     /// Looks for a replica that can take a request now; `needs_slot` if it is to wait where no slot is free.
     pub(crate) fn find(&self, facts: &Facts, tried: &[ReplicaKey], needs_slot: bool) -> Found<'s> {
+        self.snapshot.chooser.find(facts, &self.wanted(facts, tried, needs_slot), &self.targets())
+    }
+
+    /// The same without a choice: nothing comes of it, and nothing is written down.
+    pub(crate) fn look(&self, facts: &Facts, tried: &[ReplicaKey], needs_slot: bool) -> Found<'s> {
+        self.snapshot.chooser.look(facts, &self.wanted(facts, tried, needs_slot), &self.targets())
+    }
+
+    fn wanted<'w>(&'w self, facts: &'w Facts, tried: &'w [ReplicaKey], needs_slot: bool) -> Wanted<'w> {
         let placement = &facts.placement;
-        let wanted = Wanted { node: self.node, placement, tried, needs_slot, context: facts.prompt_tokens };
-        self.snapshot.chooser.find(facts, &wanted, &self.targets())
+        Wanted { node: self.node, placement, tried, needs_slot, context: facts.prompt_tokens }
+    }
+
+    /// Whether an instance of it is on its way, or comes when a request waits for it.
+    pub(crate) fn is_loadable(&self) -> bool {
+        self.instances().any(|instance| instance.loadable != Loadable::No)
+    }
+
+    /// Whether a replica may serve both.
+    pub(crate) fn overlaps(&self, other: &Route<'_, '_>) -> bool {
+        self.indices.iter().any(|index| other.indices.contains(index))
+    }
+
+    pub(crate) fn indices(&self) -> &[usize] {
+        &self.indices
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &'s RoutedInstance> {

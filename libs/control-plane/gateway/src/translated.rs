@@ -87,7 +87,7 @@ impl Call {
         dispatched: Dispatched,
         model: &str,
     ) -> Response<GatewayBody> {
-        let Dispatched { mut head, answer, target, attempt } = dispatched;
+        let Dispatched { mut head, answer, target, attempt, waited } = dispatched;
         let about = About {
             request_id: self.flight.request_id().to_string(),
             model: model.to_owned(),
@@ -95,8 +95,8 @@ impl Call {
             waited: self.flight.waited(),
         };
         let mut ours = HeaderMap::new();
-        target.headers.name_in(&mut ours, attempt);
-        self.tell_limits(&mut ours);
+        target.headers.name_in(&mut ours, attempt, waited);
+        self.flight.arrival.caller.tell_limits(&mut ours);
         clean_response(&mut head.headers);
         head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(plan.media_type()));

@@ -25,8 +25,8 @@ struct Waiters<T> {
     deficit: u32,
 }
 
-/// Somebody who fits: who, what it costs, and where.
-type Candidate<S> = (Ticket, u32, S);
+/// Somebody who fits, and what it costs.
+type Candidate = (Ticket, u32);
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
@@ -74,23 +74,20 @@ impl<T> Line<T> {
         Some(entry)
     }
 
-    /// Whose turn it is among those that `fits` has a place for. Keys without such a waiter are passed over and
-    /// spend nothing.
-    pub(super) fn pick<S>(&mut self, mut fits: impl FnMut(&T) -> Option<S>) -> Option<(Ticket, Arc<str>, S)> {
+    /// Whose turn it is among those that `fits`. Keys without such a waiter are passed over and spend nothing.
+    pub(super) fn pick(&mut self, mut fits: impl FnMut(&T) -> bool) -> Option<(Ticket, Arc<str>)> {
         let keys = self.turns.len();
-        let mut found: VecDeque<Option<Candidate<S>>> = VecDeque::new();
+        let mut found: VecDeque<Option<Candidate>> = VecDeque::new();
         let mut round = 0;
         loop {
             let key = Arc::clone(self.turns.front()?);
             let waiters = self.keys.get_mut(&key)?;
             // `fits` is asked once for each key; from the second round on its answers lie in the order of the turns.
-            let mut candidate =
-                if round < keys { waiters.first(&mut fits) } else { found.pop_front().flatten() };
-            if let Some((ticket, _, place)) = candidate.take_if(|(_, cost, _)| *cost <= waiters.deficit) {
-                return Some((ticket, key, place));
-            }
-            if candidate.is_some() {
-                waiters.deficit += QUANTUM;
+            let candidate = if round < keys { waiters.first(&mut fits) } else { found.pop_front().flatten() };
+            match candidate {
+                Some((ticket, cost)) if cost <= waiters.deficit => return Some((ticket, key)),
+                Some(_) => waiters.deficit += QUANTUM,
+                None => {}
             }
             found.push_back(candidate);
             self.turns.rotate_left(1);
@@ -101,20 +98,35 @@ impl<T> Line<T> {
         }
     }
 
+    pub(super) fn get(&self, ticket: Ticket, key: &Arc<str>) -> Option<&T> {
+        self.keys.get(key)?.entries.get(&ticket).map(|entry| &entry.value)
+    }
+
     /// How many of this line are served before this one, if every request costs one turn.
     pub(super) fn position(&self, ticket: Ticket, key: &Arc<str>) -> usize {
-        let Some(own) = self.keys.get(key) else { return 0 };
-        let before = own.entries.range(..ticket).count();
-        let mut behind_own = false;
+        let own = self.keys.get(key).map_or(0, |waiters| waiters.entries.range(..ticket).count());
+        self.with_turns_of_others(own, key)
+    }
+
+    /// The same for a newcomer of this key.
+    pub(super) fn position_of_next(&self, key: &str) -> usize {
+        let own = self.keys.get(key).map_or(0, |waiters| waiters.entries.len());
+        self.with_turns_of_others(own, key)
+    }
+
+    /// Before the waiter that `own` of its key go before, every other key has as many turns, and those whose turn
+    /// is earlier one more.
+    fn with_turns_of_others(&self, own: usize, key: &str) -> usize {
+        let mut behind = false;
         let others = self.turns.iter().map(|turn| {
-            if turn == key {
-                behind_own = true;
+            if **turn == *key {
+                behind = true;
                 return 0;
             }
             let theirs = self.keys.get(turn).map_or(0, |waiters| waiters.entries.len());
-            theirs.min(if behind_own { before } else { before + 1 })
+            theirs.min(if behind { own } else { own + 1 })
         });
-        before + others.sum::<usize>()
+        own + others.sum::<usize>()
     }
 
     /// Who came first of all.
@@ -131,10 +143,8 @@ impl<T> Line<T> {
 }
 
 impl<T> Waiters<T> {
-    fn first<S>(&self, fits: &mut impl FnMut(&T) -> Option<S>) -> Option<Candidate<S>> {
-        let entries = self.entries.iter().take(LOOK_AHEAD);
-        let mut fitting = entries
-            .filter_map(|(&ticket, entry)| fits(&entry.value).map(|place| (ticket, entry.cost, place)));
-        fitting.next()
+    fn first(&self, fits: &mut impl FnMut(&T) -> bool) -> Option<Candidate> {
+        let mut entries = self.entries.iter().take(LOOK_AHEAD);
+        entries.find(|(_, entry)| fits(&entry.value)).map(|(&ticket, entry)| (ticket, entry.cost))
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use orch_runtime::FullPolicy;
 use tokio::time::Instant;
 
 use super::line::Line;
@@ -17,22 +18,14 @@ pub(crate) const PROMOTED_AFTER: Duration = Duration::from_mins(5);
 /// The most turns that one request can cost its key.
 pub(crate) const MOST_COST: u32 = 16;
 
-/// Names a waiter of one queue, in the order of arrival.
+/// Names a waiter. Whoever comes later has a greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
-
-/// What a full queue does with one more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FullPolicy {
-    /// The newcomer is refused.
-    #[default]
-    Reject,
-    /// The oldest batch request gives way, and to an interactive one, where no batch request waits, the oldest of all.
-    DropLru,
-}
+pub(crate) struct Ticket(pub(crate) u64);
 
 /// Somebody who wants to wait.
 pub(crate) struct Newcomer<T> {
+    /// Greater than all before.
+    pub(crate) ticket: Ticket,
     pub(crate) class: Class,
     pub(crate) key: Arc<str>,
     /// How many turns of its key it takes: 1 to [`MOST_COST`].
@@ -49,9 +42,9 @@ pub(super) struct Entry<T> {
 /// How an attempt to wait ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed<T> {
-    Waits(Ticket),
+    Waits,
     /// It waits, and this one had to go for it.
-    Instead(Ticket, T),
+    Instead(T),
     Full(T),
 }
 
@@ -64,7 +57,6 @@ enum Lane {
 pub(crate) struct Queue<T> {
     capacity: usize,
     policy: FullPolicy,
-    next: u64,
     interactive: Line<T>,
     batch: Line<T>,
     /// Were at an engine that gave no answer. Never more than the engines had slots, hence not in the bound.
@@ -77,7 +69,6 @@ impl<T> Queue<T> {
         Self {
             capacity,
             policy,
-            next: 0,
             interactive: Line::default(),
             batch: Line::default(),
             front: BTreeMap::new(),
@@ -109,23 +100,26 @@ impl<T> Queue<T> {
         lines.into_iter().chain([front]).flatten().min()
     }
 
-    /// Lets somebody wait, if there is room.
+    /// Lets somebody wait, if there is room. A full queue may drop the oldest batch request for it, and for an
+    /// interactive one, where no batch request waits, the oldest of all.
     pub(crate) fn push(&mut self, newcomer: Newcomer<T>, now: Instant) -> Pushed<T> {
-        let room = self.interactive.len() + self.batch.len() < self.capacity;
-        if room {
-            return Pushed::Waits(self.admit(newcomer, now));
+        if self.has_room() {
+            self.admit(newcomer, now);
+            return Pushed::Waits;
         }
         match self.make_room(newcomer.class) {
-            Some(dropped) => Pushed::Instead(self.admit(newcomer, now), dropped),
+            Some(dropped) => {
+                self.admit(newcomer, now);
+                Pushed::Instead(dropped)
+            }
             None => Pushed::Full(newcomer.value),
         }
     }
 
     /// Lets somebody wait in front of all others.
-    pub(crate) fn push_front(&mut self, newcomer: Newcomer<T>, now: Instant) -> Ticket {
-        let ticket = self.ticket(Lane::Front, newcomer.key);
-        self.front.insert(ticket, Entry { cost: newcomer.cost, since: now, value: newcomer.value });
-        ticket
+    pub(crate) fn push_front(&mut self, newcomer: Newcomer<T>, now: Instant) {
+        self.lanes.insert(newcomer.ticket, (Lane::Front, newcomer.key));
+        self.front.insert(newcomer.ticket, Entry { cost: 0, since: now, value: newcomer.value });
     }
 
     /// Takes somebody out who goes without being served. Nothing, if it is not here any more.
@@ -133,44 +127,50 @@ impl<T> Queue<T> {
         let (lane, key) = self.lanes.remove(&ticket)?;
         let entry = match lane {
             Lane::Front => self.front.remove(&ticket),
-            Lane::Class(class) => self.line(class).remove(ticket, &key),
+            Lane::Class(class) => self.line_mut(class).remove(ticket, &key),
         };
         entry.map(|entry| entry.value)
     }
 
-    /// Takes out the one whose turn it is among those that `fits` has a place for, once `reserve` got it that place.
-    /// Nothing, if nobody fits or the place was gone already.
-    pub(crate) fn serve<S, R>(
+    /// Takes out the one of this class whose turn it is among those that `fits`, once `reserve` got it a place. Nothing,
+    /// if nobody fits or the place was gone already. Those in front go with the interactive.
+    pub(crate) fn serve<R>(
         &mut self,
+        class: Class,
         now: Instant,
-        mut fits: impl FnMut(&T) -> Option<S>,
-        reserve: impl FnOnce(S) -> Option<R>,
+        mut fits: impl FnMut(&T) -> bool,
+        reserve: impl FnOnce(&T) -> Option<R>,
     ) -> Option<(T, R)> {
         self.promote(now);
-        let in_front =
-            self.front.iter().find_map(|(&ticket, entry)| fits(&entry.value).map(|place| (ticket, place)));
-        if let Some((ticket, place)) = in_front {
-            let reserved = reserve(place)?;
+        if class == Class::Interactive
+            && let Some((&ticket, entry)) = self.front.iter().find(|(_, entry)| fits(&entry.value))
+        {
+            let reserved = reserve(&entry.value)?;
             return self.remove(ticket).map(|value| (value, reserved));
         }
-        for class in [Class::Interactive, Class::Batch] {
-            let Some((ticket, key, place)) = self.line(class).pick(&mut fits) else { continue };
-            let reserved = reserve(place)?;
-            self.lanes.remove(&ticket);
-            return self.line(class).serve(ticket, &key).map(|entry| (entry.value, reserved));
-        }
-        None
+        let (ticket, key) = self.line_mut(class).pick(&mut fits)?;
+        let reserved = reserve(self.line(class).get(ticket, &key)?)?;
+        self.lanes.remove(&ticket);
+        self.line_mut(class).serve(ticket, &key).map(|entry| (entry.value, reserved))
     }
 
     /// How many are served before this one, as far as it can be told now.
     pub(crate) fn position(&self, ticket: Ticket) -> Option<usize> {
         let (lane, key) = self.lanes.get(&ticket)?;
-        let front = self.front.len();
         Some(match lane {
             Lane::Front => self.front.range(..ticket).count(),
-            Lane::Class(Class::Interactive) => front + self.interactive.position(ticket, key),
-            Lane::Class(Class::Batch) => front + self.interactive.len() + self.batch.position(ticket, key),
+            Lane::Class(class) => self.ahead_of(*class) + self.line(*class).position(ticket, key),
         })
+    }
+
+    /// How many would be served before one that came now.
+    pub(crate) fn position_of_next(&self, class: Class, key: &str) -> usize {
+        self.ahead_of(class) + self.line(class).position_of_next(key)
+    }
+
+    fn ahead_of(&self, class: Class) -> usize {
+        let interactive = if class == Class::Batch { self.interactive.len() } else { 0 };
+        self.front.len() + interactive
     }
 
     /// Everybody who waits, in no order.
@@ -180,19 +180,15 @@ impl<T> Queue<T> {
         lines.chain(front).map(|(ticket, entry)| (ticket, &entry.value))
     }
 
-    fn admit(&mut self, newcomer: Newcomer<T>, now: Instant) -> Ticket {
-        let Newcomer { class, key, cost, value } = newcomer;
-        let ticket = self.ticket(Lane::Class(class), Arc::clone(&key));
-        let entry = Entry { cost: cost.clamp(1, MOST_COST), since: now, value };
-        self.line(class).insert(ticket, &key, entry);
-        ticket
+    fn has_room(&self) -> bool {
+        self.interactive.len() + self.batch.len() < self.capacity
     }
 
-    fn ticket(&mut self, lane: Lane, key: Arc<str>) -> Ticket {
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.lanes.insert(ticket, (lane, key));
-        ticket
+    fn admit(&mut self, newcomer: Newcomer<T>, now: Instant) {
+        let Newcomer { ticket, class, key, cost, value } = newcomer;
+        let entry = Entry { cost: cost.clamp(1, MOST_COST), since: now, value };
+        self.line_mut(class).insert(ticket, &key, entry);
+        self.lanes.insert(ticket, (Lane::Class(class), key));
     }
 
     /// Drops the one that has to give way to a newcomer of this class.
@@ -219,7 +215,14 @@ impl<T> Queue<T> {
         }
     }
 
-    fn line(&mut self, class: Class) -> &mut Line<T> {
+    fn line(&self, class: Class) -> &Line<T> {
+        match class {
+            Class::Interactive => &self.interactive,
+            Class::Batch => &self.batch,
+        }
+    }
+
+    fn line_mut(&mut self, class: Class) -> &mut Line<T> {
         match class {
             Class::Interactive => &mut self.interactive,
             Class::Batch => &mut self.batch,

@@ -117,6 +117,24 @@ impl Chooser {
         found
     }
 
+    /// What [`Chooser::find`] would find, without a trace.
+    pub(crate) fn look<'t>(
+        &self,
+        facts: &Facts,
+        wanted: &Wanted<'_>,
+        targets: &[&'t Arc<Target>],
+    ) -> Found<'t> {
+        let now = Instant::now();
+        let candidates: Vec<_> = targets.iter().map(|target| candidate(target, &facts.ties, now)).collect();
+        match choose(wanted, &candidates, self.rule(**self.strategy.load())) {
+            Choice::Chosen { index, .. } => Found::Target(targets[index]),
+            Choice::Busy => Found::Busy,
+            Choice::Unready => Found::Unready,
+            Choice::Exhausted => Found::Exhausted,
+            Choice::Refused(problem) => Found::Refused(problem),
+        }
+    }
+
     pub(crate) fn decisions(&self) -> &Decisions {
         &self.decisions
     }

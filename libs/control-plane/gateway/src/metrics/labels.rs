@@ -41,3 +41,13 @@ pub(super) struct StateLabels {
     pub(super) model_id: String,
     pub(super) state: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PolicyLabels {
+    pub(super) policy: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PriorityLabels {
+    pub(super) priority: &'static str,
+}

@@ -7,13 +7,14 @@ use std::fmt;
 
 use llm_adapters::Usage;
 use orch_core::ErrorCode;
+use orch_runtime::FullPolicy;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 /// Where a daemon registers its own metrics before it hands the registry to the gateway.
 pub use prometheus_client::registry::Registry as MetricsRegistry;
 
-use self::labels::{ReasonLabels, ReplicaLabels};
+use self::labels::{PolicyLabels, ReasonLabels, ReplicaLabels};
 use self::table::TableCollector;
 use crate::live::{TableHandle, Target};
 
@@ -36,6 +37,9 @@ impl CancelReason {
 /// The metrics of one gateway.
 pub(crate) struct Metrics {
     registry: MetricsRegistry,
+    enqueued: Counter,
+    backpressure: Family<PolicyLabels, Counter>,
+    queued: Histogram,
     started: Family<ReplicaLabels, Counter>,
     canceled: Family<ReasonLabels, Counter>,
     rejected: Family<ReasonLabels, Counter>,
@@ -75,6 +79,9 @@ impl ReplicaMetrics {
 impl Metrics {
     pub(crate) fn new(mut registry: MetricsRegistry, table: TableHandle) -> Self {
         let metrics = Self {
+            enqueued: Counter::default(),
+            backpressure: Family::default(),
+            queued: milliseconds(),
             started: Family::default(),
             canceled: Family::default(),
             rejected: Family::default(),
@@ -86,6 +93,13 @@ impl Metrics {
             overhead: Histogram::new(exponential_buckets(5.0, 2.0, 14)),
             registry: MetricsRegistry::default(),
         };
+        registry.register("tasks_enqueued", "Requests that had to wait", metrics.enqueued.clone());
+        registry.register(
+            "admission_backpressure_events",
+            "Requests that met a full queue",
+            metrics.backpressure.clone(),
+        );
+        registry.register("latency_queue_ms", "From the wish for a slot to the slot", metrics.queued.clone());
         registry.register("tasks_started", "Requests handed to an engine", metrics.started.clone());
         registry.register(
             "tasks_canceled",
@@ -140,6 +154,23 @@ impl Metrics {
 
     pub(crate) fn rejected(&self, code: ErrorCode) {
         self.rejected.get_or_create(&ReasonLabels { reason: code.label() }).inc();
+    }
+
+    pub(crate) fn enqueued(&self) {
+        self.enqueued.inc();
+    }
+
+    pub(crate) fn queued_for(&self, time: std::time::Duration) {
+        self.queued.observe(time.as_secs_f64() * 1e3);
+    }
+
+    /// A request met a full queue.
+    pub(crate) fn backpressure(&self, policy: FullPolicy) {
+        let policy = match policy {
+            FullPolicy::Reject => "reject",
+            FullPolicy::DropLru => "drop-lru",
+        };
+        self.backpressure.get_or_create(&PolicyLabels { policy }).inc();
     }
 
     pub(crate) fn canceled(&self, reason: CancelReason) {

@@ -7,7 +7,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::labels::{ReplicaLabels, StateLabels};
+use super::labels::{PriorityLabels, ReplicaLabels, StateLabels};
+use crate::facts::Class;
 use crate::live::{TableHandle, Target};
 
 /// See the module.
@@ -38,6 +39,11 @@ impl Collector for TableCollector {
         gauges(&mut encoder, "slots_total", "Slots of the replicas that serve", total)?;
         let free = slots(|target| target.free_slots().max(0));
         gauges(&mut encoder, "slots_free", "Slots that nobody uses through this gateway", free)?;
+        let depths = Class::ALL.into_iter().map(|class| {
+            let depth = self.table.admission().depth(class);
+            (PriorityLabels { priority: class.label() }, i64::try_from(depth).unwrap_or(i64::MAX))
+        });
+        gauges(&mut encoder, "queue_depth", "Requests that wait for a slot", depths)?;
         let states = snapshot.instances().map(|(instance, _)| {
             let labels = StateLabels { model_id: instance.name.to_string(), state: instance.status.label() };
             (labels, 1)

@@ -15,7 +15,13 @@ struct Waiter {
 
 fn newcomer(waiter: &Waiter) -> Newcomer<Waiter> {
     let key = format!("key-{}", waiter.key).into();
-    Newcomer { class: waiter.class, key, cost: waiter.cost, value: waiter.clone() }
+    Newcomer {
+        ticket: Ticket(waiter.number as u64),
+        class: waiter.class,
+        key,
+        cost: waiter.cost,
+        value: waiter.clone(),
+    }
 }
 
 fn interactive(number: usize, key: usize) -> Waiter {
@@ -29,13 +35,18 @@ fn batch(number: usize, key: usize) -> Waiter {
 fn filled(capacity: usize, policy: FullPolicy, waiters: &[Waiter]) -> (Queue<Waiter>, Instant) {
     let (mut queue, now) = (Queue::new(capacity, policy), Instant::now());
     for waiter in waiters {
-        assert!(matches!(queue.push(newcomer(waiter), now), Pushed::Waits(_)));
+        assert!(matches!(queue.push(newcomer(waiter), now), Pushed::Waits));
     }
     (queue, now)
 }
 
 fn serve(queue: &mut Queue<Waiter>, now: Instant) -> Option<Waiter> {
-    queue.serve(now, |_| Some(()), Some).map(|(waiter, ())| waiter)
+    serve_where(queue, now, |_| true)
+}
+
+fn serve_where(queue: &mut Queue<Waiter>, now: Instant, fits: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
+    let served = Class::ALL.into_iter().find_map(|class| queue.serve(class, now, &fits, |_| Some(())));
+    served.map(|(waiter, ())| waiter)
 }
 
 fn all(queue: &mut Queue<Waiter>, now: Instant) -> Vec<usize> {
@@ -68,8 +79,8 @@ fn a_key_with_large_requests_gets_fewer_turns() {
 #[test]
 fn one_that_was_at_an_engine_before_goes_in_front_even_of_a_full_queue() {
     let (mut queue, now) = filled(1, FullPolicy::Reject, &[interactive(0, 1)]);
-    let ticket = queue.push_front(newcomer(&batch(9, 2)), now);
-    assert_eq!(queue.position(ticket), Some(0));
+    queue.push_front(newcomer(&batch(9, 2)), now);
+    assert_eq!(queue.position(Ticket(9)), Some(0));
     assert_eq!(all(&mut queue, now), [9, 0]);
 }
 
@@ -77,10 +88,11 @@ fn one_that_was_at_an_engine_before_goes_in_front_even_of_a_full_queue() {
 fn who_cannot_be_placed_holds_up_nobody() {
     let (mut queue, now) =
         filled(10, FullPolicy::Reject, &[interactive(0, 1), interactive(1, 1), interactive(2, 2)]);
-    let odd = |waiter: &Waiter| (waiter.number % 2 == 1).then_some(());
-    assert_eq!(queue.serve(now, odd, Some).map(|(waiter, ())| waiter.number), Some(1));
-    assert!(queue.serve(now, odd, Some).is_none());
-    assert!(queue.serve(now, |_| Some(()), |()| None::<()>).is_none(), "the place went to somebody else");
+    let odd = |waiter: &Waiter| waiter.number % 2 == 1;
+    assert_eq!(serve_where(&mut queue, now, odd).map(|waiter| waiter.number), Some(1));
+    assert!(serve_where(&mut queue, now, odd).is_none());
+    let taken = queue.serve(Class::Interactive, now, |_| true, |_| None::<()>);
+    assert!(taken.is_none(), "the place went to somebody else");
     assert_eq!(all(&mut queue, now), [2, 0], "and nobody was lost by it");
 }
 
@@ -88,8 +100,8 @@ fn who_cannot_be_placed_holds_up_nobody() {
 fn a_full_queue_drops_the_oldest_batch_request_if_it_may() {
     let (mut queue, now) = filled(3, FullPolicy::DropLru, &[interactive(0, 1), batch(1, 1), batch(2, 2)]);
     let dropped = |pushed: Pushed<Waiter>| match pushed {
-        Pushed::Instead(_, waiter) => Some(waiter.number),
-        Pushed::Full(_) | Pushed::Waits(_) => None,
+        Pushed::Instead(waiter) => Some(waiter.number),
+        Pushed::Full(_) | Pushed::Waits => None,
     };
     assert_eq!(dropped(queue.push(newcomer(&batch(3, 3)), now)), Some(1));
     assert_eq!(dropped(queue.push(newcomer(&interactive(4, 3)), now)), Some(2));
@@ -104,8 +116,8 @@ fn a_full_queue_drops_the_oldest_batch_request_if_it_may() {
 fn a_batch_request_is_promoted_after_five_minutes() {
     let (mut queue, start) = filled(10, FullPolicy::Reject, &[batch(0, 1)]);
     let later = start + PROMOTED_AFTER;
-    assert!(matches!(queue.push(newcomer(&interactive(1, 1)), start), Pushed::Waits(_)));
-    assert!(matches!(queue.push(newcomer(&batch(2, 2)), later), Pushed::Waits(_)));
+    assert!(matches!(queue.push(newcomer(&interactive(1, 1)), start), Pushed::Waits));
+    assert!(matches!(queue.push(newcomer(&batch(2, 2)), later), Pushed::Waits));
     assert_eq!(queue.waiting(Class::Batch), 2);
     assert_eq!(all(&mut queue, later), [0, 1, 2], "older than the interactive one of its key");
 }
@@ -137,7 +149,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A queue, and those who must be in it.
 struct Checked {
     queue: Queue<Waiter>,
-    here: Vec<(Ticket, Waiter, Instant)>,
+    here: Vec<(Waiter, Instant)>,
     in_front: usize,
     now: Instant,
     capacity: usize,
@@ -162,13 +174,14 @@ impl Checked {
             Step::Push(class, key, cost) => self.push(class, key, cost),
             Step::PushFront(class, key) => {
                 let waiter = self.next(class, key, 1);
-                let ticket = self.queue.push_front(newcomer(&waiter), self.now);
-                self.here.insert(self.in_front, (ticket, waiter, self.now));
+                self.queue.push_front(newcomer(&waiter), self.now);
+                self.here.insert(self.in_front, (waiter, self.now));
                 self.in_front += 1;
             }
             Step::Serve(unfit) => self.serve(unfit),
             Step::Leave(which) if !self.here.is_empty() => {
-                let (ticket, waiter, _) = self.here[which % self.here.len()].clone();
+                let (waiter, _) = self.here[which % self.here.len()].clone();
+                let ticket = Ticket(waiter.number as u64);
                 assert_eq!(self.queue.remove(ticket), Some(waiter.clone()));
                 assert_eq!(self.queue.remove(ticket), None, "nobody leaves twice");
                 self.went(&waiter);
@@ -185,32 +198,32 @@ impl Checked {
         let waiter = self.next(class, key, cost);
         let full = self.here.len() - self.in_front == self.capacity;
         let waits = match self.queue.push(newcomer(&waiter), self.now) {
-            Pushed::Waits(ticket) => {
+            Pushed::Waits => {
                 assert!(!full);
-                Some(ticket)
+                true
             }
-            Pushed::Instead(ticket, dropped) => {
+            Pushed::Instead(dropped) => {
                 assert!(full);
                 self.went(&dropped);
-                Some(ticket)
+                true
             }
             Pushed::Full(refused) => {
                 assert!(full && refused == waiter);
-                None
+                false
             }
         };
-        self.here.extend(waits.map(|ticket| (ticket, waiter, self.now)));
+        self.here.extend(waits.then_some((waiter, self.now)));
     }
 
     /// Serves when the key `unfit` has no place.
     fn serve(&mut self, unfit: usize) {
-        let fits = |waiter: &Waiter| (waiter.key != unfit).then_some(());
-        let Some((served, ())) = self.queue.serve(self.now, fits, Some) else {
-            assert!(self.here.iter().all(|(_, waiter, _)| waiter.key == unfit), "somebody could be served");
+        let fits = |waiter: &Waiter| waiter.key != unfit;
+        let Some(served) = serve_where(&mut self.queue, self.now, fits) else {
+            assert!(self.here.iter().all(|(waiter, _)| waiter.key == unfit), "somebody could be served");
             return;
         };
         assert_ne!(served.key, unfit);
-        let index = self.here.iter().position(|(_, waiter, _)| *waiter == served);
+        let index = self.here.iter().position(|(waiter, _)| *waiter == served);
         let index = index.expect("served is who waits");
         if index >= self.in_front {
             self.is_next(index, &served, unfit);
@@ -223,8 +236,8 @@ impl Checked {
         let effective = |waiter: &Waiter, since: Instant| {
             if self.now - since >= PROMOTED_AFTER { Class::Interactive } else { waiter.class }
         };
-        let class = effective(served, self.here[index].2);
-        for (_, other, since) in &self.here[self.in_front..] {
+        let class = effective(served, self.here[index].1);
+        for (other, since) in &self.here[self.in_front..] {
             let theirs = effective(other, *since);
             assert!(
                 class == Class::Interactive || theirs == Class::Batch || other.key == unfit,
@@ -235,12 +248,12 @@ impl Checked {
                 "in the order of arrival: {served:?} before {other:?}"
             );
         }
-        assert!(self.here[..self.in_front].iter().all(|(_, waiter, _)| waiter.key == unfit));
+        assert!(self.here[..self.in_front].iter().all(|(waiter, _)| waiter.key == unfit));
     }
 
     fn went(&mut self, waiter: &Waiter) {
         assert!(self.gone.insert(waiter.number), "nobody goes twice: {waiter:?}");
-        let index = self.here.iter().position(|(_, here, _)| here == waiter).expect("who goes was here");
+        let index = self.here.iter().position(|(here, _)| here == waiter).expect("who goes was here");
         self.here.remove(index);
         self.in_front -= usize::from(index < self.in_front);
     }
@@ -259,7 +272,7 @@ proptest! {
             checked.step(step);
         }
         let left: HashSet<usize> = all(&mut checked.queue, checked.now).into_iter().collect();
-        let expected: HashSet<usize> = checked.here.iter().map(|(_, waiter, _)| waiter.number).collect();
+        let expected: HashSet<usize> = checked.here.iter().map(|(waiter, _)| waiter.number).collect();
         prop_assert_eq!(&left, &expected, "whoever is left is served at last");
         prop_assert!(left.is_disjoint(&checked.gone));
     }
@@ -273,6 +286,7 @@ proptest! {
         let (mut queue, now) = (Queue::new(1000, FullPolicy::Reject), Instant::now());
         for (key, costs) in costs.iter().enumerate() {
             for (number, &cost) in costs.iter().enumerate() {
+                let number = key * 100 + number;
                 queue.push(newcomer(&Waiter { number, class: Class::Interactive, key, cost }), now);
             }
         }
