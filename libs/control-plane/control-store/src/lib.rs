@@ -19,5 +19,6 @@ pub use error::ControlError;
 pub use keys::{KeyRow, NewKey};
 pub use migrations::SCHEMA_VERSION;
 pub use requests::{
-    PrunedRequests, RequestEntry, RequestOutcome, RequestQuery, RequestRow, UnknownOutcome, UsageQuery, UsageRow,
+    PrunedRequests, RequestEntry, RequestOutcome, RequestQuery, RequestRow, UnknownOutcome, UsageQuery,
+    UsageRow,
 };
