@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where what it builds on fails")]
 
+mod admission;
 mod choosing;
 mod dialects;
 mod engines;
 mod failing;
+mod gate;
 mod keys;
 mod passing;
 mod recording;
 mod routing;
 mod support;
+mod waiting;

@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway::{
-    Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RequestLog, RequestRecord, RoutedInstance, Routes,
-    RoutingTable, TableHandle,
+    Caller, Gateway, Limits, MetricsRegistry, Replica, ReplicaKey, RequestLog, RequestRecord, RoutedInstance,
+    Routes, RoutingTable, TableHandle,
 };
 use hyper::service::service_fn;
 use orch_core::{InstanceName, ReplicaId, Status, UnixMillis};
 use orch_runtime::{ServeOptions, Tasks, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Names the caller of a request, as the door does in earnest.
+pub(crate) const CALLER: &str = "x-test-caller";
 
 /// No test waits longer for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -137,7 +140,7 @@ async fn converse(
     }
 }
 
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+pub(crate) async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
     let end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;
@@ -248,8 +251,13 @@ impl Front {
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
         let served = gateway.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: http::Request<_>| {
             let gateway = served.clone();
+            // What the door does with a key.
+            let caller = request.headers().get(CALLER).and_then(|id| id.to_str().ok()).map(Caller::unbounded);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             async move { Ok::<_, Infallible>(gateway.handle(request).await) }
         });
         tasks.spawn("front", serve(listener, service, ServeOptions::default(), tasks.child()));
