@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::SOON;
@@ -17,6 +17,9 @@ use testkit::{http, wait_for};
 
 /// Long enough for everything that a test does meanwhile, short enough for the drain of a replica that goes.
 const TOKENS: u32 = 400;
+
+/// How long a replica that is too many may go on with what it does.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// An engine that takes its time for every token.
 fn slow() -> Value {
@@ -72,7 +75,7 @@ fn scaling_up_and_down_disturbs_no_stream_wherever_it_is() {
     assert!(three.len() == 3 && three[0] == first, "the first is not touched: {three:?}");
     // Each goes where most slots are free.
     streams.extend((0..2).map(|_| Stream::chat(&daemon.address, "chat", TOKENS)));
-    assert!(served(&home, "chat").iter().all(|tokens| *tokens > 0), "{:?}", served(&home, "chat"));
+    wait_for("a token from each", SOON, || served(&home, "chat").iter().all(|tokens| *tokens > 0));
 
     home.ok(&["up", "--scale", "chat=1"]);
     assert_eq!(pids(&home, "chat"), [first]);
@@ -302,11 +305,30 @@ fn several_instances_with_one_alias_are_a_pool() {
     home.ok(&["up", "--all"]);
     let streams: Vec<Stream> = (0..4).map(|_| Stream::chat(&daemon.address, "any", TOKENS)).collect();
     for name in ["one", "two"] {
-        assert!(served(&home, name).iter().all(|tokens| *tokens > 0), "{name}");
+        wait_for("a token from each", SOON, || served(&home, name).iter().all(|tokens| *tokens > 0));
     }
     drop(streams);
     home.ok(&["down", "one"]);
     assert_eq!(chat(&daemon.address, "any").header("x-llama-orch-instance"), Some("two"));
+}
+
+#[test]
+fn whoever_stops_the_instance_does_not_wait_for_the_farewell_of_a_replica_that_is_about_to_go() {
+    let home = Home::fake();
+    home.instance("chat", &json!({"replicas": 2, "env": {"FAKE_TOKEN_MS": "20"}}));
+    let daemon = home.start_daemon();
+    home.ok(&["up", "chat"]);
+    // A minute and more on each of both.
+    let streams: Vec<Stream> = (0..2).map(|_| Stream::chat(&daemon.address, "chat", 10 * TOKENS)).collect();
+    let scaling = home.spawn(&["up", "--scale", "chat=1"], "scaling.txt");
+    let leaves = || rows(&home, "chat").get(1).is_some_and(|row| row["status"] == "stopping");
+    wait_for("the second to take its leave", SOON, leaves);
+    streams.iter().for_each(Stream::wait_for_more);
+    let begun = Instant::now();
+    home.ok(&["down", "chat", "--timeout", "1"]);
+    assert!(begun.elapsed() < FAREWELL, "{:?}", begun.elapsed());
+    assert_eq!(engines_in(home.path()), []);
+    drop((streams, scaling));
 }
 
 #[test]

@@ -267,6 +267,11 @@ impl Lifecycle {
         matches!(self.phase, Phase::Running { .. }) && self.health != Health::Error
     }
 
+    /// Whether somebody asked for the launch under way; otherwise it is the reconciler's own.
+    pub fn was_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Whether the policy would start it again after a crash.
     pub fn has_restarts_left(&self) -> bool {
         self.policy.restart.is_some() && self.attempts < self.policy.max_retries

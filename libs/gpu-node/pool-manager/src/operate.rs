@@ -27,6 +27,8 @@ const TOLD_LIMIT: usize = 500;
 pub(crate) enum LaunchCause {
     /// A user: the wish is remembered, the restart counters begin anew.
     User { desired: DesiredState },
+    /// The reconciler: the wish is the reason, so that it is not written again over a newer one.
+    Wish,
     /// The restart policy: counted, the wish is left alone.
     Policy,
 }

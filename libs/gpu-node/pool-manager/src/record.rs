@@ -46,6 +46,12 @@ impl Recorder<'_> {
         Ok(())
     }
 
+    /// No new requests from here on; those in flight may take a while to finish.
+    pub(crate) fn stopping(&self, health: Health) -> Result<(), StoreError> {
+        let now = UnixMillis::now();
+        self.store.record_status(self.name, self.replica, Status::Stopping, health, None, now)
+    }
+
     /// One probe's finding.
     pub(crate) fn health_check(
         &self,

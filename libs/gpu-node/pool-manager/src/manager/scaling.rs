@@ -64,7 +64,9 @@ impl PoolManager {
         }
         let node = Arc::clone(&self.shared.node);
         let look = move || {
-            let traces = Traces::look(&node.home, Some(&node.store))?;
+            // A database that cannot be read hides what it alone knows, and keeps nobody from being looked after.
+            let traces = Traces::look(&node.home, Some(&node.store));
+            let traces = traces.or_else(|_| Traces::look(&node.home, None))?;
             let survey = |instance: &LoadedInstance| {
                 let name = instance.config.name.clone();
                 // One that cannot be counted has one replica, which refuses to start and says why.
@@ -82,7 +84,9 @@ impl PoolManager {
         let (node, counted) = (Arc::clone(&self.shared.node), instance.clone());
         let count = blocking(&self.shared.tasks, move || count(&node, &counted)).await?;
         let mut pools = self.shared.pools.lock().await;
-        let beginning = match pools.get_mut(&instance.config.name) {
+        // A number may have been written to the config meanwhile.
+        let counts = |pool: &&mut Pool| pool.instance.config.fixed_replicas().is_none();
+        let beginning = match pools.get_mut(&instance.config.name).filter(counts) {
             Some(pool) => self.resize(pool, &Survey { count, traces: Vec::new() }).await,
             None => Vec::new(),
         };

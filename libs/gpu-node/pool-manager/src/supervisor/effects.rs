@@ -16,7 +16,13 @@ impl Supervisor {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Launch { by_policy, desired } => self.begin_launch(by_policy, desired),
-            Effect::Terminate { force } => self.begin_termination(force),
+            Effect::Terminate { force } => {
+                if self.engine.is_some() {
+                    let health = self.machine.health;
+                    self.record(move |recorder| recorder.stopping(health)).await;
+                }
+                self.begin_termination(force);
+            }
             Effect::Hasten => self.hasten(),
             Effect::RecordDesired { desired } => {
                 let instance = self.instance.clone();
@@ -78,7 +84,11 @@ impl Supervisor {
             self.restarts = 0;
             self.restart_reason = None;
         }
-        let cause = if by_policy { LaunchCause::Policy } else { LaunchCause::User { desired } };
+        let cause = match (by_policy, self.machine.was_asked()) {
+            (true, _) => LaunchCause::Policy,
+            (false, true) => LaunchCause::User { desired },
+            (false, false) => LaunchCause::Wish,
+        };
         let (node, instance, replica) = (Arc::clone(&self.node), self.instance.clone(), self.replica);
         let lock = Arc::clone(&self.lock);
         let work = self.tasks.spawn_blocking("launch", move || {

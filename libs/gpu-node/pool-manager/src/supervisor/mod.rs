@@ -381,8 +381,18 @@ impl Supervisor {
         }
         self.drain = if force { Duration::ZERO } else { drain };
         self.reconciling = false;
+        self.shorten_farewell(drain);
         self.waiting.push((Goal::Stopped, answer));
         self.step(Event::Down { force }).await;
+    }
+
+    /// Whoever stops the whole instance waits no longer for a replica that was about to go than for the others.
+    fn shorten_farewell(&self, drain: Duration) {
+        let Some(hurry) = self.hurry.clone().filter(|_| self.retired) else { return };
+        self.tasks.spawn("farewell", async move {
+            tokio::time::sleep(drain).await;
+            hurry.notify_one();
+        });
     }
 
     async fn job_done(&mut self, done: JobDone) {
