@@ -109,7 +109,11 @@ impl Call {
                     let name = facts.model.unwrap_or_else(|| dispatched.target.replica.key.pool_id.clone());
                     return Ok((dispatched, name));
                 }
-                Ok(dispatched) => format!("it answered {}", dispatched.head.status),
+                Ok(dispatched) => {
+                    // Its slot is free before the next place is asked for one: that may be the same.
+                    self.flight.turned_away();
+                    format!("it answered {}", dispatched.head.status)
+                }
                 Err(problem) if number + 1 == places || !may_try_next(problem.code) => return Err(problem),
                 Err(problem) => problem.message,
             };

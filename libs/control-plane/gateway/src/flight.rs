@@ -121,12 +121,18 @@ impl Flight {
 
     /// The replica gave no answer; its place is given back.
     pub(crate) fn failed(&mut self, failed: Failed) {
-        let Some(Dispatched { target, .. }) = self.dispatched.take() else { return };
+        let Some(target) = self.turned_away() else { return };
         tracing::debug!(request_id = %self.request_id(), replica = %target.replica.key, ?failed, "no answer");
         if self.takes_slot() && !matches!(failed, Failed::Refused) {
             target.live.broke_off();
         }
-        self.trace.failed_at = Some(target);
+    }
+
+    /// The replica's place is given back; its answer, if there is one, is of no use.
+    pub(crate) fn turned_away(&mut self) -> Option<Arc<Target>> {
+        let Dispatched { target, .. } = self.dispatched.take()?;
+        self.trace.failed_at = Some(Arc::clone(&target));
+        Some(target)
     }
 
     /// How many replicas have had it.

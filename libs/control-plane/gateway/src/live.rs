@@ -105,16 +105,18 @@ impl LiveReplica {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// A request gives its place back.
-    pub(crate) fn leave(&self, takes_slot: bool) {
+    /// A request gives its place back. Tells whether it was the last one.
+    pub(crate) fn leave(&self, takes_slot: bool) -> bool {
         if takes_slot {
             self.busy_slots.fetch_sub(1, Ordering::SeqCst);
         }
         let used = self.listed_at.elapsed().as_millis() as u64 + 1;
         self.last_used.fetch_max(used, Ordering::Relaxed);
-        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let was_last = self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last {
             self.emptied.notify_waiters();
         }
+        was_last
     }
 
     pub(crate) fn in_flight(&self) -> usize {

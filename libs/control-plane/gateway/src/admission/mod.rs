@@ -113,6 +113,13 @@ impl Admission {
         }
     }
 
+    /// A replica has nothing to do: it may have to make room for what others wait for.
+    fn is_idle(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.demand.notify_one();
+        }
+    }
+
     /// The table is another: whoever has nothing to hope for any more is told, all others may find a place.
     pub(crate) fn table_changed(&self, table: &TableHandle) {
         if self.waiting.load(Ordering::SeqCst) > 0 {

@@ -49,7 +49,11 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        self.target.live.leave(self.takes_slot);
-        self.table.admission().serve_waiters(&self.table);
+        let is_idle = self.target.live.leave(self.takes_slot);
+        let admission = self.table.admission();
+        admission.serve_waiters(&self.table);
+        if is_idle {
+            admission.is_idle();
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! Slots and queues: who is let in, who waits, who is told no, and in which order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gateway::{Caller, Class, DrainOutcome, Limits, Outcome, RoutedInstance};
+use gateway::{Caller, Class, DrainOutcome, Limits, Outcome, Rewrite, RouteRule, RoutedInstance, Routes};
 use orch_runtime::FullPolicy;
 use tokio::task::JoinSet;
 
 use crate::gate::{Gate, queued, wait_queued};
-use crate::support::{CALLER, Front, LIMIT, Reply, chat, key, wait_idle};
+use crate::support::{CALLER, Engine, Front, LIMIT, Reply, answer_with, chat, key, wait_idle, whole};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"model":"chat"}"#;
@@ -260,4 +262,23 @@ async fn what_takes_no_slot_does_not_wait_for_one() {
     let (counted, ()) = tokio::join!(counting, let_go);
     assert_eq!(counted.status, 200);
     assert_eq!(clients.join_next().await.unwrap().unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn the_next_place_of_a_chain_may_need_the_slot_that_the_last_one_gave_back() {
+    let asked = AtomicUsize::new(0);
+    let engine = Engine::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => answer_with("503 Service Unavailable", "application/json", "{}"),
+        _ => whole("{}"),
+    });
+    let mut instances = chat(&[engine.address]);
+    instances[0].replicas[0].slots_total = 1;
+    instances[0].aliases.push("nick".to_owned());
+    let places = ["chat", "nick"].map(str::to_owned).to_vec();
+    let rule = RouteRule { to: places, rewrite: Rewrite::default() };
+    let routes = Routes::new(BTreeMap::from([("fast".to_owned(), rule)]), Vec::new());
+    let front = Front::start_routed(instances, Limits::default(), routes).await;
+    let reply = front.post(CHAT, r#"{"model":"fast"}"#).await;
+    assert_eq!((reply.status, engine.seen().len()), (200, 2), "{}", reply.text());
+    wait_idle(&front, &key("chat", 0)).await;
 }

@@ -154,3 +154,27 @@ async fn an_ollama_client_just_waits() {
     assert!(!reply.text().contains("loading"), "{}", reply.text());
     assert_eq!(gate.bodies().len(), 1, "and is served");
 }
+
+#[tokio::test]
+async fn who_loads_is_told_when_something_becomes_idle_that_could_make_room() {
+    let gate = Gate::start().await;
+    let mut instances = chat(&[gate.address]);
+    instances.push(unloaded("other", Loadable::OnDemand));
+    let front = Arc::new(Front::start(instances).await);
+    let table = front.gateway.table();
+    let mut clients = JoinSet::new();
+    post(&mut clients, &front, CHAT);
+    gate.wait_seen(1).await;
+    let waiting = front.open(CHAT, r#"{"model":"other"}"#).await;
+    wait_queued(&front, 1).await;
+    table.demand_changed().await;
+    assert_eq!(table.demand().iter().map(|it| it.in_flight).collect::<Vec<_>>(), [1, 0]);
+    gate.let_go(1);
+    let idle = async {
+        while table.demand()[0].in_flight > 0 {
+            table.demand_changed().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, idle).await.expect("it is told");
+    drop(waiting);
+}
