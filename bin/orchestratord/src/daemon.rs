@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use control_store::ControlStore;
 use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
-use orch_core::{ExitCode, Failure, HomeLayout};
+use orch_core::{ExitCode, Failure, HomeLayout, is_secret_name};
 use orch_runtime::{
     PlacementStrategy, ServeOptions, Settings, Tasks, allow_many_open_files, bind, check_exposure, serve,
     termination,
@@ -16,14 +16,18 @@ use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
 use crate::api::{self, ControlState};
+use crate::conditions::Conditions;
 use crate::front::Front;
 use crate::keys::KeyKeeper;
 use crate::metrics::Readings;
+use crate::request_log::{self, LogReader};
 use crate::routes::routes;
 use crate::routing::GatewayTraffic;
 
 /// For the last bytes to requests that had to be cut off when their time to finish was over.
 const GOODBYE: Duration = Duration::from_millis(250);
+
+const SHORTEST_SECRET: usize = 8;
 
 /// The setting behind `--addr`.
 pub const ADDR: &str = "orchestratord.addr";
@@ -77,9 +81,15 @@ async fn live(
     let node_id = compose::node_id(&settings);
     let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
-    let readings = Readings::new(manager.clone(), &node_id);
-    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), routes, readings.registry(), None);
+    let conditions = Conditions::default();
+    let log_trouble = conditions.teller("request_log");
+    let secrets = known_secrets(&daemon);
+    let (log, log_keeper) = request_log::start(store, settings.capture_bodies, secrets, log_trouble)?;
+    let readings = Readings::new(manager.clone(), &node_id, log_keeper.health());
+    let gateway =
+        Gateway::new(table.clone(), gateway_limits(&settings), routes, readings.registry(), Some(log));
     gateway.set_strategy(strategy(settings.orchestratord.placement_strategy));
+    conditions.report_to(gateway.clone());
 
     let state = ApiState {
         node: Arc::clone(&node),
@@ -97,18 +107,22 @@ async fn live(
         local: daemon.local_token.clone(),
         loopback: address.ip().to_canonical().is_loopback(),
     };
-    let degradable = gateway.clone();
     keys.keep(&tasks.child());
-    let control = ControlState { node: state, keys: keys.clone() };
+    let control = ControlState {
+        node: state,
+        keys: keys.clone(),
+        log: LogReader::open(&node.home)?,
+        log_written: log_keeper.written(),
+        stopping: http.token(),
+    };
     let front = Front::new(gateway, api::router(control), door, Some(readings));
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
 
     // The gateway serves without it; whoever asks is told.
-    housekeeping::keep_house(&node, &tasks.child(), move |trouble| {
-        degradable.set_degraded(trouble.map(|_| "store".to_owned()).into_iter().collect());
-    });
+    let store_trouble = conditions.teller("store");
+    housekeeping::keep_house(&node, &tasks.child(), move |trouble| store_trouble(trouble.is_some()));
 
     let signal = termination.await;
     tracing::info!(signal, "stopping; engines keep running");
@@ -119,6 +133,7 @@ async fn live(
     }
     tasks.shutdown(compose::LAST_MOMENTS).await;
     keys.write_spending();
+    log_keeper.close();
     daemon.farewell(&node);
     Ok(())
 }
@@ -130,6 +145,18 @@ async fn cut_after(limit: Duration, manager: &PoolManager, traffic: &GatewayTraf
         traffic.cut(&snapshot.instance, snapshot.replica);
     }
     std::future::pending::<()>().await;
+}
+
+/// What a captured body must not repeat: keys that this process was given, and the one that it made.
+fn known_secrets(daemon: &HomeDaemon) -> Vec<String> {
+    let given = std::env::vars().filter(|(name, _)| is_secret_name(name));
+    let mut secrets: Vec<String> = given
+        .flat_map(|(_, value)| value.split(',').map(|it| it.trim().to_owned()).collect::<Vec<_>>())
+        .collect();
+    // A short one would garble what it protects.
+    secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+    secrets.push(daemon.local_token.secret().to_owned());
+    secrets
 }
 
 /// Slots in use, as the gateway counts them.

@@ -7,11 +7,13 @@
 
 mod api;
 pub mod client;
+mod conditions;
 mod cross_origin;
 pub mod daemon;
 mod front;
 pub mod keys;
 mod metrics;
+pub mod request_log;
 mod routes;
 mod routing;
 

@@ -85,6 +85,8 @@ impl Need {
         match path {
             "/health" | "/ready" | "/metrics" if reads => Need::Nothing,
             _ if is_below(path, "/upstream") || is_below(path, "/v2/tokens") => Need::Admin,
+            // What others have asked, word for word.
+            _ if path.starts_with("/v2/requests/") => Need::Admin,
             _ if is_below(path, "/v2/tasks") => Need::Submit,
             _ if is_below(path, "/v2/nodes") && !reads => node_need(path),
             _ if is_ours(path) => {

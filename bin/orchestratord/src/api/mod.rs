@@ -4,18 +4,27 @@
 //! [`router`] merges it. Every endpoint has a row in `orch_api::ENDPOINTS`, from which `/openapi.json` is made.
 
 mod description;
+mod requests;
 mod tokens;
 
 use axum::Router;
+use orch_runtime::CancellationToken;
 use pool_managerd::api::{ApiState, answers};
+use tokio::sync::watch;
 
 use crate::keys::KeyKeeper;
+use crate::request_log::LogReader;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct ControlState {
     /// The node of this machine.
     pub(crate) node: ApiState,
+    pub(crate) log: LogReader,
+    /// Changes whenever the log has grown.
+    pub(crate) log_written: watch::Receiver<u64>,
+    /// Cancelled when the daemon stops: whoever follows something is let go.
+    pub(crate) stopping: CancellationToken,
     pub(crate) keys: KeyKeeper,
 }
 
@@ -24,6 +33,7 @@ pub(crate) fn router(state: ControlState) -> Router {
     let node = pool_managerd::api::router(state.node.clone());
     Router::new()
         .merge(description::router())
+        .merge(requests::router())
         .merge(tokens::router())
         .method_not_allowed_fallback(answers::no_such_method)
         .with_state(state)

@@ -12,8 +12,11 @@ use pool_manager::PoolManager;
 use pool_manager::stats::{DeviceUsage, Devices, EngineCounters, ReplicaCounters};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+
+use crate::request_log::LogHealth;
 
 /// Where the metrics of one scrape come from. Engines and drivers are asked when somebody scrapes and never in between.
 #[derive(Clone)]
@@ -22,6 +25,7 @@ pub(crate) struct Readings {
     node_id: Arc<str>,
     engines: EngineCounters,
     devices: Devices,
+    log: LogHealth,
     last: Arc<Mutex<Told>>,
 }
 
@@ -33,12 +37,13 @@ struct Told {
 }
 
 impl Readings {
-    pub(crate) fn new(manager: PoolManager, node_id: &str) -> Self {
+    pub(crate) fn new(manager: PoolManager, node_id: &str, log: LogHealth) -> Self {
         Self {
             manager,
             node_id: node_id.into(),
             engines: EngineCounters::default(),
             devices: Devices::default(),
+            log,
             last: Arc::default(),
         }
     }
@@ -71,6 +76,9 @@ impl Collector for Readings {
         let help = "Nodes that can be reached";
         let nodes = encoder.encode_descriptor("orchd_nodes_online", help, None, MetricType::Gauge)?;
         ConstGauge::new(1_i64).encode(nodes)?;
+        let help = "Requests that are missing from the request log";
+        let lost = encoder.encode_descriptor("request_log_lost", help, None, ConstCounter::<u64>::TYPE)?;
+        ConstCounter::new(self.log.lost()).encode(lost)?;
         replicas::restarts(&mut encoder, &self.manager.snapshots(), &self.node_id)?;
         engines::counters(&mut encoder, &told.engines, &self.node_id)?;
         engines::kv_cache(&mut encoder, &told.engines, &self.node_id)?;

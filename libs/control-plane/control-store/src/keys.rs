@@ -168,11 +168,11 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
 }
 
 /// SQLite's integers are signed; no count of tokens comes near their end.
-fn stored(count: u64) -> i64 {
+pub(crate) fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn counted(stored: i64) -> u64 {
+pub(crate) fn counted(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 

@@ -1,4 +1,4 @@
-//! What the control plane of one home keeps: API keys with what they have spent.
+//! What the control plane of one home keeps: API keys with what they have spent, and the request log.
 //!
 //! One SQLite file, `state/control.sqlite`, apart from the state of the machine's instances: a control plane may run
 //! without a node, and a node without a control plane. Each kind of record has a file here with its tables, its
@@ -12,8 +12,13 @@ mod access;
 mod error;
 mod keys;
 mod migrations;
+mod requests;
 
 pub use access::{ControlReader, ControlStore};
 pub use error::ControlError;
 pub use keys::{KeyRow, NewKey};
 pub use migrations::SCHEMA_VERSION;
+pub use requests::{
+    PrunedRequests, RequestEntry, RequestOutcome, RequestQuery, RequestRow, UnknownOutcome, UsageQuery,
+    UsageRow,
+};

@@ -65,6 +65,8 @@ pub(crate) fn show(
     let mut shown = entry(&model);
     let fields = shown.as_object_mut().expect("an entry is an object");
     fields.retain(|key, _| key == "modified_at" || key == "details");
+    // Ollama's own library wants it to be there.
+    fields.insert("model_info".to_owned(), json!({}));
     if let Some(context) = model.meta.n_ctx {
         fields.insert("parameters".to_owned(), format!("num_ctx {context}").into());
     }
@@ -75,7 +77,9 @@ fn entry(model: &models::Model) -> Value {
     let mut entry = json!({"name": model.id, "model": model.id});
     // Of what somebody else serves nothing but the name is known.
     if model.is_local() {
-        entry["modified_at"] = UnixMillis(model.created * 1000).to_rfc3339().into();
+        if model.created > 0 {
+            entry["modified_at"] = UnixMillis(model.created * 1000).to_rfc3339().into();
+        }
         entry["details"] = json!({"format": "gguf"});
     }
     entry

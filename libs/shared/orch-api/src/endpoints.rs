@@ -1,8 +1,8 @@
 //! Everything that can be asked, as a table: servers mount it, the OpenAPI document is made from it.
 
 use crate::{
-    CreatedKey, DaemonStatus, Event, InstanceStats, InstanceView, KeyOrder, KeyView, Operation, RevokedKey,
-    Shape, StartRequest, StopRequest, Version, paths,
+    CapturedRequest, CreatedKey, DaemonStatus, Event, InstanceStats, InstanceView, KeyOrder, KeyView,
+    Operation, RequestView, RevokedKey, Shape, StartRequest, StopRequest, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -188,6 +188,48 @@ pub const ENDPOINTS: &[Endpoint] = &[
             "revoke_key",
             "makes a key useless, at once",
             Media::Json(Shape::of::<RevokedKey>()),
+        )
+    },
+    Endpoint {
+        parameters: &[
+            query("model", "string", "asked for by this name"),
+            query("key", "string", "with this key, by id or name"),
+            query("instance", "string", "served by this instance"),
+            query("outcome", "string", "ended like this: done, refused, broken or canceled"),
+            query("since", "string", "arrived not before (RFC 3339)"),
+            query("after", "integer", "ended later than the one with this seq, oldest first"),
+            query("limit", "integer", "at most so many (50, up to 1000)"),
+            query("follow", "boolean", "a stream of those that end from now on, or from after on"),
+        ],
+        ..get(
+            paths::REQUESTS,
+            "requests",
+            "requests that are over, the latest first",
+            Media::JsonOrEvents(Shape::list_of::<RequestView>()),
+        )
+    },
+    Endpoint {
+        parameters: &[path("id", "the request, or the beginning of its id")],
+        ..get(
+            paths::REQUEST,
+            "request",
+            "one request, with its body where bodies are captured; for administrators",
+            Media::Json(Shape::of::<CapturedRequest>()),
+        )
+    },
+    Endpoint {
+        parameters: &[
+            query("model", "string", "asked for by this name"),
+            query("key", "string", "with this key, by id or name"),
+            query("instance", "string", "served by this instance"),
+            query("since", "string", "from the hour of this moment on (RFC 3339)"),
+            query("until", "string", "up to the hour of this moment (RFC 3339)"),
+        ],
+        ..get(
+            paths::USAGE,
+            "usage",
+            "requests and tokens by key, model and instance",
+            Media::Json(Shape::list_of::<UsageView>()),
         )
     },
     Endpoint {

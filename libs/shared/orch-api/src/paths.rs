@@ -27,6 +27,12 @@ pub const INSTANCE_RESTART: &str = "/v2/instances/{name}/restart";
 pub const TOKENS: &str = "/v2/tokens";
 /// One key.
 pub const TOKEN: &str = "/v2/tokens/{key}";
+/// The request log.
+pub const REQUESTS: &str = "/v2/requests";
+/// One request with its body.
+pub const REQUEST: &str = "/v2/requests/{id}";
+/// What was used.
+pub const USAGE: &str = "/v2/usage";
 
 /// One long step.
 pub const OPERATION: &str = "/v2/operations/{id}";

@@ -194,6 +194,7 @@ async fn ollamas_questions_about_models_are_answered_from_the_routing_table() {
     assert!(front.get("/api/version").await.json()["version"].is_string());
     let show = ask(&front, "/api/show", &json!({"model": "gpt:latest"})).await.json();
     assert_eq!((&show["parameters"], &show["details"]["format"]), (&json!("num_ctx 4096"), &json!("gguf")));
+    assert_eq!(show["model_info"], json!({}), "the official client insists on it");
     assert_eq!(ask(&front, "/api/show", &json!({})).await.status, 400);
     assert!(engine.seen().is_empty(), "no engine was asked");
 }

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder, KeyView, Operation,
-    RevokedKey, StartRequest, StopRequest, paths,
+    CapturedRequest, CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder,
+    KeyView, Operation, RequestFilter, RequestView, RevokedKey, StartRequest, StopRequest, paths,
 };
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
 
@@ -74,6 +74,16 @@ impl Client {
     /// The document of `describe`.
     pub async fn describe(&self, name: &str) -> Result<Value, Failure> {
         self.get(&paths::fill(paths::INSTANCE, &[name]), ANSWER_LIMIT).await
+    }
+
+    /// Requests that are over.
+    pub async fn requests(&self, filter: &RequestFilter) -> Result<Vec<RequestView>, Failure> {
+        self.get(&format!("{}{}", paths::REQUESTS, filter.query()), ANSWER_LIMIT).await
+    }
+
+    /// One request with its body, by its id or the beginning of it.
+    pub async fn captured(&self, id: &str) -> Result<CapturedRequest, Failure> {
+        self.get(&paths::fill(paths::REQUEST, &[id]), ANSWER_LIMIT).await
     }
 
     /// The daemon about itself.

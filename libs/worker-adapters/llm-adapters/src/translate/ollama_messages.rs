@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::fields::{Object, invalid, item, take, take_list, take_object, take_text, wrong};
+use super::fields::{Object, item, take, take_list, take_object, take_text, wrong};
 use crate::Problem;
 
 /// The calls of tools that no result answered yet.
@@ -53,9 +53,8 @@ fn message(mut message: Object, calls: &mut OpenCalls) -> Result<Value, Problem>
         let name = take_text(&mut message, "tool_name")?;
         let given = take_text(&mut message, "tool_call_id")?;
         let id = calls.answered(name.as_deref());
-        let Some(id) = given.or(id) else {
-            return Err(invalid("a tool's result follows no call of a tool").param("messages"));
-        };
+        // The call may have been forgotten with an older part of the conversation.
+        let id = given.or(id).unwrap_or_else(|| format!("call_{}", calls.made));
         out.insert("tool_call_id".to_owned(), id.into());
     }
     Ok(out.into())

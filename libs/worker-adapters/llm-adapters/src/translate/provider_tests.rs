@@ -161,6 +161,7 @@ fn what_the_other_side_has_no_words_for_is_refused_by_name() {
         ("response_format", json!({"type": "json_object"})),
         ("logit_bias", json!({"1": 2})),
         ("seed", json!(7)),
+        ("reasoning_effort", json!("high")),
         ("frequency_penalty", json!(0.5)),
         ("stop", json!(7)),
         ("stream", json!("x")),

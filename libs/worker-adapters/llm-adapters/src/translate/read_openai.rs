@@ -74,9 +74,13 @@ fn read_choice(choice: &mut Value, delta: &mut Delta) -> Result<(), AnswerFault>
     }
     let key = if choice.get("delta").is_some() { "delta" } else { "message" };
     let Some(message) = choice.get_mut(key).and_then(Value::as_object_mut) else { return Ok(()) };
-    for (key, text) in [("content", &mut delta.text), ("reasoning_content", &mut delta.thinking)] {
-        if let Some(value) = message.get_mut(key) {
-            *text = text_in(value);
+    if let Some(content) = message.get_mut("content") {
+        delta.text = text_in(content);
+    }
+    // Servers do not agree on what to call it; none says both.
+    for key in ["reasoning_content", "reasoning"] {
+        if let Some(thinking) = message.get_mut(key) {
+            delta.thinking.push_str(&text_in(thinking));
         }
     }
     let calls = message.get_mut("tool_calls").map(Value::take);

@@ -13,7 +13,7 @@ use crate::Problem;
 const DEFAULT_MAX_TOKENS: u64 = 8192;
 
 /// What cannot be said to Anthropic, with the value that changes nothing.
-const UNTRANSLATABLE: [(&str, &str); 16] = [
+const UNTRANSLATABLE: [(&str, &str); 20] = [
     ("n", "1"),
     ("response_format", r#"{"type":"text"}"#),
     ("logprobs", "false"),
@@ -30,6 +30,10 @@ const UNTRANSLATABLE: [(&str, &str); 16] = [
     ("grammar", r#""""#),
     ("json_schema", "{}"),
     ("prediction", "{}"),
+    ("typical_p", "1"),
+    ("mirostat", "0"),
+    ("reasoning_effort", r#""none""#),
+    ("chat_template_kwargs", r#"{"enable_thinking":false}"#),
 ];
 
 /// Rewrites a chat completion for a provider that speaks Anthropic's protocol.
