@@ -6,6 +6,7 @@
 //!
 //! Read first: [`arguments`], what can be typed, and `context::Context`, what every command gets.
 
+mod answer_text;
 pub mod arguments;
 mod chat;
 mod commands;

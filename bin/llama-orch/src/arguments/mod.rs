@@ -10,6 +10,7 @@ mod engine;
 mod instances;
 mod observing;
 mod parsers;
+mod requests;
 mod token;
 
 pub use config::*;
@@ -17,6 +18,7 @@ pub use daemon::*;
 pub use engine::*;
 pub use instances::*;
 pub use observing::*;
+pub use requests::*;
 pub use token::*;
 
 /// Run many llama.cpp servers the way people run containers, behind one OpenAI- and Anthropic-compatible API.
@@ -98,6 +100,10 @@ pub enum Command {
     },
     /// Tell what happened
     Events(EventsArguments),
+    /// List what was asked through the gateway, how it ended and what it took
+    Requests(RequestsArguments),
+    /// Send a captured request again, to another instance, and compare the answers
+    Replay(ReplayArguments),
     /// Check, show and change instance configs
     Config {
         #[command(subcommand)]

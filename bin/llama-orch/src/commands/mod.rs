@@ -13,6 +13,8 @@ mod init;
 mod logs;
 mod ps;
 mod quickstart;
+mod replay;
+mod requests;
 mod restart;
 mod rm;
 mod scale;
@@ -52,6 +54,8 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Dashboard(arguments) => dashboard::run(context, &arguments),
         Command::Describe { name } => describe::run(context, &name),
         Command::Events(arguments) => events::run(context, &arguments),
+        Command::Requests(arguments) => requests::run(context, &arguments),
+        Command::Replay(arguments) => replay::run(context, &arguments),
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),
@@ -72,6 +76,7 @@ fn takes_long(command: &Command) -> bool {
         | Command::Down(_)
         | Command::Restart(_)
         | Command::Rm(_)
+        | Command::Replay(_)
         | Command::Doctor => true,
         _ => false,
     }
@@ -88,6 +93,8 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Ps(_)
             | Command::Stats(_)
             | Command::Dashboard(_)
+            | Command::Requests(_)
+            | Command::Replay(_)
             | Command::Describe { .. }
             | Command::Token { .. }
     )

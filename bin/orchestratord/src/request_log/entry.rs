@@ -37,10 +37,13 @@ pub(super) fn entry_of(record: RequestRecord, secrets: &[String]) -> RequestEntr
         prompt_ms: record.usage.prompt_ms,
         decode_ms: record.usage.decode_ms,
         // Only text can be searched for secrets; sound and pictures are not kept.
-        body: record.body.and_then(|body| {
-            std::str::from_utf8(&body).ok().map(|text| redact_body(text, secrets).into_bytes())
-        }),
+        body: record.body.and_then(|body| kept_text(&body, secrets)),
+        answer: record.answer.and_then(|answer| kept_text(&answer, secrets)),
     }
+}
+
+fn kept_text(bytes: &[u8], secrets: &[String]) -> Option<Vec<u8>> {
+    std::str::from_utf8(bytes).ok().map(|text| redact_body(text, secrets).into_bytes())
 }
 
 pub(super) fn view_of(row: RequestRow) -> RequestView {

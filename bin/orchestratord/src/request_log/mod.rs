@@ -82,17 +82,21 @@ pub(crate) fn start(
     Ok((Arc::new(side), LogKeeper { notes, shared, thread, written }))
 }
 
+/// What a record holds beside its numbers.
+fn captured_bytes(record: &RequestRecord) -> usize {
+    [&record.body, &record.answer].into_iter().flatten().map(|bytes| bytes.len()).sum()
+}
+
 impl RequestLog for LogWriter {
     fn record(&self, mut record: RequestRecord) {
-        let size = record.body.as_ref().map_or(0, |body| body.len());
-        if size > 0 {
-            let waiting = self.shared.body_bytes.fetch_add(size, Ordering::Relaxed);
-            if size > LARGEST_BODY || waiting + size > WAITING_BODY_BYTES {
-                record.body = None;
-                self.shared.body_bytes.fetch_sub(size, Ordering::Relaxed);
-            }
+        if record.body.as_ref().is_some_and(|body| body.len() > LARGEST_BODY) {
+            record.body = None;
         }
-        let kept = record.body.as_ref().map_or(0, |body| body.len());
+        let mut kept = captured_bytes(&record);
+        if kept > 0 && self.shared.body_bytes.fetch_add(kept, Ordering::Relaxed) + kept > WAITING_BODY_BYTES {
+            self.shared.body_bytes.fetch_sub(kept, Ordering::Relaxed);
+            (record.body, record.answer, kept) = (None, None, 0);
+        }
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.notes.try_send(Note::Over(Box::new(record)))
         {

@@ -52,8 +52,9 @@ impl LogReader {
         };
         match found {
             Some(Ok(mut row)) => {
-                let body = row.entry.body.take().map(|body| String::from_utf8_lossy(&body).into_owned());
-                Ok(CapturedRequest { request: view_of(row), body })
+                let text = |kept: Vec<u8>| String::from_utf8_lossy(&kept).into_owned();
+                let (body, answer) = (row.entry.body.take().map(text), row.entry.answer.take().map(text));
+                Ok(CapturedRequest { request: view_of(row), body, answer })
             }
             Some(Err(_)) => Err(Failure::new(
                 ExitCode::Usage,

@@ -54,6 +54,7 @@ fn record(id: &str, body: Option<&str>) -> RequestRecord {
         total: Duration::from_millis(20),
         usage: Usage { prompt_tokens: Some(7), ..Usage::default() },
         body: body.map(|body| Bytes::copy_from_slice(body.as_bytes())),
+        answer: None,
     }
 }
 
@@ -90,8 +91,12 @@ fn captured_bodies_are_kept_without_secrets_and_not_when_they_are_large_or_no_te
     log.record(record("text", Some(r#"{"prompt":"a-known-secret","api_key":"mine"}"#)));
     log.record(record("large", Some(&"x".repeat(LARGEST_BODY + 1))));
     log.record(RequestRecord { body: Some(Bytes::from_static(b"\xff\xfe")), ..record("sound", None) });
+    let answer = Some(Bytes::from_static(b"{\"content\":\"hf_abcdefghijklmnopqrst\"}"));
+    log.record(RequestRecord { answer, ..record("answered", None) });
     let shared = Arc::clone(&log.shared);
     keeper.close();
+    let answered = place.reader().request("answered").unwrap().answer;
+    assert_eq!(answered.as_deref(), Some(r#"{"content":"hf_********"}"#));
     let body = |id: &str| place.reader().request(id).unwrap().body;
     assert_eq!(body("text").as_deref(), Some(r#"{"prompt":"********","api_key":"********"}"#));
     assert_eq!((body("large"), body("sound")), (None, None));

@@ -10,7 +10,7 @@ use orch_core::UnixMillis;
 use tokio::sync::watch;
 
 use super::entry::entry_of;
-use super::{Note, Shared};
+use super::{Note, Shared, captured_bytes};
 
 /// Records are gathered so long before they are written together.
 const PACE: Duration = Duration::from_millis(100);
@@ -75,8 +75,7 @@ impl<F: Fn(bool)> Writer<F> {
     }
 
     fn take(&self, batch: &mut Vec<RequestEntry>, record: gateway::RequestRecord) {
-        let size = record.body.as_ref().map_or(0, |body| body.len());
-        self.shared.body_bytes.fetch_sub(size, Ordering::Relaxed);
+        self.shared.body_bytes.fetch_sub(captured_bytes(&record), Ordering::Relaxed);
         batch.push(entry_of(record, &self.secrets));
     }
 

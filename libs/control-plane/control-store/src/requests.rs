@@ -44,7 +44,8 @@ CREATE TABLE requests (
     cached_tokens     INTEGER,
     prompt_ms         REAL,
     decode_ms         REAL,
-    body              BLOB
+    body              BLOB,
+    answer            BLOB
 );
 CREATE INDEX requests_by_time ON requests (at);
 CREATE INDEX requests_by_id ON requests (id);
@@ -135,6 +136,8 @@ pub struct RequestEntry {
     pub decode_ms: Option<f64>,
     /// Only where bodies are captured, and never in a list.
     pub body: Option<Vec<u8>>,
+    /// As the body.
+    pub answer: Option<Vec<u8>>,
 }
 
 /// An entry as it is kept.
@@ -308,7 +311,7 @@ impl ControlStore {
             let newest = newest.unwrap_or_default();
             let sql = "DELETE FROM requests WHERE at < ?1 OR seq <= ?2";
             let requests = transaction.execute(sql, (before(now, REQUESTS_KEPT), newest - MOST_REQUESTS))?;
-            let sql = "UPDATE requests SET body = NULL WHERE body IS NOT NULL AND seq NOT IN \
+            let sql = "UPDATE requests SET body = NULL, answer = NULL WHERE body IS NOT NULL AND seq NOT IN \
                        (SELECT seq FROM requests WHERE body IS NOT NULL ORDER BY seq DESC LIMIT ?1)";
             let bodies = transaction.execute(sql, [MOST_BODIES])?;
             let hours =
@@ -328,10 +331,11 @@ fn hour_of(at: UnixMillis) -> i64 {
 }
 
 fn newest(connection: &Connection, id: &str) -> Result<Option<RequestRow>, Fault> {
-    let sql = format!("SELECT {COLUMNS}, body FROM requests WHERE id = ?1 ORDER BY seq DESC LIMIT 1");
+    let sql = format!("SELECT {COLUMNS}, body, answer FROM requests WHERE id = ?1 ORDER BY seq DESC LIMIT 1");
     let with_body = |row: &Row<'_>| {
         let mut found = request_row(row)?;
         found.entry.body = row.get(25)?;
+        found.entry.answer = row.get(26)?;
         Ok(found)
     };
     Ok(connection.query_row(&sql, [id], with_body).optional()?)
@@ -340,10 +344,10 @@ fn newest(connection: &Connection, id: &str) -> Result<Option<RequestRow>, Fault
 fn insert(transaction: &Transaction<'_>, entry: &RequestEntry) -> Result<(), Fault> {
     let sql = "INSERT INTO requests (id, at, endpoint, dialect, caller, caller_name, model, instance, node, replica, \
                attempts, outcome, status, code, streamed, queue_ms, first_token_ms, total_ms, prompt_tokens, \
-               completion_tokens, cached_tokens, prompt_ms, decode_ms, body) VALUES (:id, :at, :endpoint, :dialect, \
+               completion_tokens, cached_tokens, prompt_ms, decode_ms, body, answer) VALUES (:id, :at, :endpoint, :dialect, \
                :caller, :caller_name, :model, :instance, :node, :replica, :attempts, :outcome, :status, :code, \
                :streamed, :queue_ms, :first_token_ms, :total_ms, :prompt_tokens, :completion_tokens, \
-               :cached_tokens, :prompt_ms, :decode_ms, :body)";
+               :cached_tokens, :prompt_ms, :decode_ms, :body, :answer)";
     transaction.prepare_cached(sql)?.execute(named_params! {
         ":id": entry.id,
         ":at": entry.at.0,
@@ -369,6 +373,7 @@ fn insert(transaction: &Transaction<'_>, entry: &RequestEntry) -> Result<(), Fau
         ":prompt_ms": entry.prompt_ms,
         ":decode_ms": entry.decode_ms,
         ":body": entry.body,
+        ":answer": entry.answer,
     })?;
     Ok(())
 }
@@ -461,6 +466,7 @@ fn request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         prompt_ms: row.get(22)?,
         decode_ms: row.get(23)?,
         body: None,
+        answer: None,
     };
     Ok(RequestRow { seq: row.get(0)?, entry, has_body: row.get(24)? })
 }

@@ -46,6 +46,7 @@ fn entry(id: &str) -> RequestEntry {
         prompt_ms: Some(8.0),
         decode_ms: Some(70.0),
         body: None,
+        answer: None,
     }
 }
 
@@ -82,7 +83,11 @@ fn ids(store: &ControlReader, query: &RequestQuery) -> Vec<String> {
 fn an_entry_comes_back_as_it_was_kept_and_lists_hold_no_bodies() {
     let (_folder, path) = place();
     let store = ControlStore::open(&path).unwrap();
-    let with_body = RequestEntry { body: Some(b"{\"model\":\"gpt\"}".to_vec()), ..entry("one") };
+    let with_body = RequestEntry {
+        body: Some(b"{\"model\":\"gpt\"}".to_vec()),
+        answer: Some(b"{}".to_vec()),
+        ..entry("one")
+    };
     store.add_requests(&[with_body.clone(), refused("two", "nobody")]).unwrap();
     let rows = store.requests(&all()).unwrap();
     assert_eq!(rows[0].entry, refused("two", "nobody"));

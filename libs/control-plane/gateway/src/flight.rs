@@ -19,6 +19,9 @@ use crate::metrics::{CancelReason, Metrics};
 use crate::quota::Permit;
 use crate::record::{Log, Outcome, RequestRecord};
 
+/// A longer answer is not kept.
+const LARGEST_ANSWER: usize = 128 * 1024;
+
 /// What a request is known by when it arrives.
 pub(crate) struct Arrival {
     pub(crate) request_id: RequestId,
@@ -40,6 +43,8 @@ pub(crate) struct Flight {
     model: Option<String>,
     streamed: bool,
     body: Option<Bytes>,
+    /// What the engine has answered so far, where that is kept.
+    answer: Option<Vec<u8>>,
     /// What its key lets it use.
     pub(crate) permit: Option<Permit>,
     dispatched: Option<Dispatched>,
@@ -79,6 +84,7 @@ impl Flight {
             model: None,
             streamed: false,
             body: None,
+            answer: None,
             permit: None,
             dispatched: None,
             trace: Trace::default(),
@@ -103,7 +109,10 @@ impl Flight {
         let Some(log) = &self.log else { return };
         self.model = model.map(str::to_owned);
         self.streamed = streamed;
-        self.body = log.captures_bodies().then(|| body.clone());
+        if log.captures_bodies() {
+            self.body = Some(body.clone());
+            self.answer = Some(Vec::new());
+        }
     }
 
     /// The request is handed to a replica; an earlier replica's place is given back.
@@ -148,6 +157,17 @@ impl Flight {
     /// How long the request waited for a replica.
     pub(crate) fn waited(&self) -> Duration {
         self.trace.first_dispatch.map_or(Duration::ZERO, |dispatched| dispatched - self.arrived)
+    }
+
+    /// Bytes of the engine's answer have come.
+    pub(crate) fn answered(&mut self, data: &[u8]) {
+        let Some(answer) = &mut self.answer else { return };
+        if answer.len() + data.len() <= LARGEST_ANSWER {
+            answer.extend_from_slice(data);
+        } else {
+            // Half an answer cannot be compared with another.
+            self.answer = None;
+        }
     }
 
     /// A piece of a streamed answer goes to the client.
@@ -284,6 +304,7 @@ impl Flight {
             total: self.arrived.elapsed(),
             usage: *usage,
             body: self.body.take(),
+            answer: self.answer.take().filter(|answer| !answer.is_empty()).map(Bytes::from),
         });
     }
 }

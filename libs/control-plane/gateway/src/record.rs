@@ -66,6 +66,8 @@ pub struct RequestRecord {
     pub usage: Usage,
     /// The request's body; only where bodies are captured.
     pub body: Option<Bytes>,
+    /// What the engine answered, up to a length; only where bodies are captured.
+    pub answer: Option<Bytes>,
 }
 
 /// Where records go. Must never wait: it is called on the way of a request.

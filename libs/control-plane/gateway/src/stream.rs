@@ -164,6 +164,7 @@ impl StreamBody {
     fn pass(&mut self, data: Bytes) -> (Bytes, Option<AnswerFault>) {
         if self.flight.takes_slot() {
             self.usage.observe(&data);
+            self.flight.answered(&data);
             // A comment only keeps the line open.
             if self.status.is_success() && !data.is_empty() && !data.starts_with(b":") {
                 self.target.live.signs.progressed();

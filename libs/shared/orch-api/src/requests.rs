@@ -58,13 +58,15 @@ pub struct RequestView {
     pub has_body: bool,
 }
 
-/// One request with what it asked.
+/// One request with what it asked and what came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CapturedRequest {
     /// The request.
     pub request: RequestView,
     /// Its body as it was sent, secrets masked; null unless bodies are captured.
     pub body: Option<String>,
+    /// What the engine answered, secrets masked; null unless bodies are captured, and where it is long.
+    pub answer: Option<String>,
 }
 
 /// What one key has used of one model on one instance.

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use orch_core::{ExitCode, Failure};
-use orch_runtime::read_body;
+use orch_runtime::{RequestId, read_body};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -28,15 +28,37 @@ impl Client {
         body: Option<Value>,
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let late = |_| self.unreachable("it does not answer", ExitCode::DaemonUnreachable);
-        tokio::time::timeout(limit, self.exchange(method, path, body)).await.map_err(late)?
+        let body = body.map_or(Bytes::new(), |body| Bytes::from(body.to_string()));
+        self.exchange(self.request(method, path, body)?, limit).await
+    }
+
+    /// Sends a request of the data plane under this id and reads the answer, whatever it is.
+    pub async fn forward(
+        &self,
+        path: &str,
+        body: Bytes,
+        request_id: &str,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let mut request = self.request(Method::POST, path, body)?;
+        let id = HeaderValue::from_str(request_id).map_err(|error| unusable(&error))?;
+        request.headers_mut().insert(RequestId::HEADER, id);
+        self.exchange(request, limit).await
     }
 
     async fn exchange(
         &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let late = |_| self.unreachable("it does not answer", ExitCode::DaemonUnreachable);
+        tokio::time::timeout(limit, self.converse(request, limit)).await.map_err(late)?
+    }
+
+    async fn converse(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
         let failed =
             |error: &dyn std::fmt::Display| self.unreachable(&error.to_string(), ExitCode::DaemonUnreachable);
@@ -48,11 +70,10 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(&error))?;
-        let request = self.request(method, path, body)?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
             let status = response.status();
-            let text = read_body(response.into_body(), MAX_ANSWER, ANSWER_LIMIT);
+            let text = read_body(response.into_body(), MAX_ANSWER, limit);
             Ok((status, text.await.map_err(|error| failed(&error))?))
         };
         // The connection is driven beside the exchange and ends with it: no task is left behind.
@@ -68,15 +89,7 @@ impl Client {
         }
     }
 
-    fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
-        let broken = |error: &dyn std::fmt::Display| {
-            Failure::new(ExitCode::Usage, format!("the request cannot be made: {error}"))
-        };
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let mut request = Request::builder()
             .method(method)
@@ -85,16 +98,19 @@ impl Client {
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             let mut value =
-                HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| broken(&error))?;
+                HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| unusable(&error))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        let body = body.map_or(Bytes::new(), |body| Bytes::from(body.to_string()));
-        request.body(Full::new(body)).map_err(|error| broken(&error))
+        request.body(Full::new(body)).map_err(|error| unusable(&error))
     }
 
     fn unreachable(&self, why: &str, exit: ExitCode) -> Failure {
         Failure::new(exit, format!("the daemon at {}:{} cannot be reached: {why}", self.host, self.port))
             .hint("see `llama-orch daemon status`; `llama-orch daemon restart` starts it anew, engines keep running")
     }
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(ExitCode::Usage, format!("the request cannot be made: {error}"))
 }
