@@ -86,7 +86,7 @@ fn every_request_has_one_end_while_engines_are_killed_and_only_begun_streams_bre
     );
     assert_eq!(ends.len(), requests);
     assert!(kills > 0, "nothing was killed");
-    assert_all_recorded_and_free(&daemon, requests);
+    assert_all_recorded_and_free(&daemon, requests, broken);
 }
 
 /// Kills one engine after the other, always leaving one that serves. Says how many.
@@ -146,17 +146,27 @@ fn exchange(address: &str, body: &str) -> (String, String) {
     (head.to_owned(), rest.to_owned())
 }
 
-/// The metrics know each request once, and nobody holds a slot any more.
+/// The request log knows each request once, with the end that its client saw, and nobody holds a slot any more.
 #[track_caller]
-fn assert_all_recorded_and_free(daemon: &Daemon, requests: usize) {
+fn assert_all_recorded_and_free(daemon: &Daemon, requests: usize, broken: usize) {
     let sum = |text: &str, name: &str| -> usize {
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize).sum()
     };
-    let metrics = || http::get(&daemon.address, "/metrics").unwrap().text();
     wait_for("all slots to be free", SOON, || {
-        let text = metrics();
+        let text = http::get(&daemon.address, "/metrics").unwrap().text();
         sum(&text, "slots_free{") == sum(&text, "slots_total{") && serving(daemon) == REPLICAS
     });
-    assert_eq!(sum(&metrics(), "tasks_started_total{"), requests);
+    let ends = || {
+        let rows = http::get(&daemon.address, "/v2/usage").unwrap().json();
+        let count = |field: &str| -> u64 {
+            rows.as_array().unwrap().iter().map(|row| row[field].as_u64().unwrap()).sum()
+        };
+        ["requests", "done", "broken", "refused", "canceled"].map(count)
+    };
+    let all = requests as u64;
+    let expected = [all, all - broken as u64, broken as u64, 0, 0];
+    // Records are written in batches, beside the requests.
+    wait_for("the request log", SOON, || ends()[0] >= all);
+    assert_eq!(ends(), expected, "requests, done, broken, refused, canceled");
 }
