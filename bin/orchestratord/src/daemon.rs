@@ -100,6 +100,7 @@ async fn live(
         node_id: node_id.into(),
         address,
         started,
+        ending: http.token(),
     };
     let door = Door {
         guard: settings.auth.guard.clone(),
@@ -114,6 +115,10 @@ async fn live(
         log: LogReader::open(&node.home)?,
         log_written: log_keeper.written(),
         stopping: http.token(),
+        gateway: gateway.clone(),
+        tasks: Arc::default(),
+        work: http.clone(),
+        drain: settings.limits.drain,
     };
     let front = Front::new(gateway, api::router(control), door, Some(readings));
     http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));

@@ -57,6 +57,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
         node_id: compose::node_id(&settings).into(),
         address,
         started: Instant::now(),
+        ending: http.token(),
     };
     let door = Door {
         guard: settings.auth.guard.clone(),

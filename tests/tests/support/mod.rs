@@ -7,6 +7,7 @@ pub(crate) mod database;
 pub(crate) mod home;
 pub(crate) mod processes;
 pub(crate) mod raw_http;
+pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod terminal;
 

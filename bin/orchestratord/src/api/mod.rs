@@ -5,19 +5,27 @@
 
 mod description;
 mod requests;
+mod tasks;
 mod tokens;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
-use orch_runtime::CancellationToken;
+use gateway::Gateway;
+use orch_runtime::{CancellationToken, Tasks};
 use pool_managerd::api::{ApiState, answers};
 use tokio::sync::watch;
 
 use crate::keys::KeyKeeper;
 use crate::request_log::LogReader;
 
+pub(crate) use tasks::TaskBook;
+
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct ControlState {
+    pub(crate) gateway: Gateway,
     /// The node of this machine.
     pub(crate) node: ApiState,
     pub(crate) log: LogReader,
@@ -26,6 +34,22 @@ pub(crate) struct ControlState {
     /// Cancelled when the daemon stops: whoever follows something is let go.
     pub(crate) stopping: CancellationToken,
     pub(crate) keys: KeyKeeper,
+    pub(crate) tasks: Arc<TaskBook>,
+    /// What ends with the listener, after its time to finish.
+    pub(crate) work: Tasks,
+    /// That time.
+    pub(crate) drain: Duration,
+}
+
+impl ControlState {
+    /// Comes when the daemon stops and the time to finish is over.
+    fn goodbye(&self) -> impl Future<Output = ()> + use<> {
+        let (ending, drain) = (self.node.ending.clone(), self.drain);
+        async move {
+            ending.cancelled().await;
+            tokio::time::sleep(drain).await;
+        }
+    }
 }
 
 /// Everything under `/v2`. Who may call it is decided before.
@@ -35,6 +59,7 @@ pub(crate) fn router(state: ControlState) -> Router {
         .merge(description::router())
         .merge(requests::router())
         .merge(tokens::router())
+        .merge(tasks::router())
         .method_not_allowed_fallback(answers::no_such_method)
         .with_state(state)
         .merge(node)

@@ -1,8 +1,12 @@
 //! `/v2`: our own interface to the instances of one machine.
 
 pub mod answers;
+mod configs;
+mod events;
 mod instances;
+mod logs;
 mod operations;
+pub mod sse;
 mod stats;
 mod system;
 
@@ -13,9 +17,12 @@ use axum::Router;
 use axum::routing::{get, post};
 use orch_api::paths;
 use orch_core::{InstanceName, ReplicaId};
+use orch_runtime::CancellationToken;
 use pool_manager::view::Slots;
 use pool_manager::{Node, PoolManager, ReplicaSnapshot};
 
+pub use answers::{Refusal, optional, valid};
+pub use configs::apply as change_config;
 pub use operations::{Expected, Operations};
 pub use stats::LiveStats;
 
@@ -33,6 +40,8 @@ pub struct ApiState {
     pub node_id: Arc<str>,
     pub address: std::net::SocketAddr,
     pub started: Instant,
+    /// Cancelled when streams without an end have to end: the daemon stops.
+    pub ending: CancellationToken,
 }
 
 impl ApiState {
@@ -54,9 +63,10 @@ pub fn router(state: ApiState) -> Router {
     Router::new()
         .route(paths::VERSION, get(system::version))
         .route(paths::DAEMON, get(system::status))
-        .route(paths::EVENTS, get(system::events))
-        .route(paths::INSTANCES, get(instances::list))
-        .route(paths::INSTANCE, get(instances::describe).delete(instances::remove))
+        .route(paths::EVENTS, get(events::list))
+        .route(paths::INSTANCES, get(instances::list).post(configs::create))
+        .route(paths::INSTANCE, get(instances::describe).patch(configs::change).delete(instances::remove))
+        .route(paths::INSTANCE_LOGS, get(logs::show))
         .route(paths::INSTANCE_START, post(instances::start))
         .route(paths::INSTANCE_STOP, post(instances::stop))
         .route(paths::INSTANCE_RESTART, post(instances::restart))

@@ -53,8 +53,8 @@ pub use launch::{LaunchError, adopt, default_shim_executable, launch};
 pub use leftovers::clear_leftovers;
 pub use locks::{LockError, LockGuard, LockHolder, acquire, holder, running_engine};
 pub use logs::{
-    Follower, LARGE_LOGS, LogFiles, LogLine, Stream, StreamSelection, old_logs, replica_log_path, tail,
-    tail_then_follow, total_size,
+    Follower, LARGE_LOGS, LogFiles, LogLine, LogPosition, NoPosition, Stream, StreamSelection, old_logs,
+    replica_log_path, tail, tail_then_follow, total_size,
 };
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
 pub use private_files::write_private;

@@ -51,6 +51,19 @@ pub fn create(
     is_free: &dyn Fn(u16) -> bool,
     now: UnixMillis,
 ) -> Result<LoadedInstance, Failure> {
+    let instance = unsaved(home, catalog, new, is_free, now)?;
+    write_document(&instance.path, &instance.document.0)?;
+    Ok(instance)
+}
+
+/// The config of a new instance, not written yet; the home is there.
+pub(crate) fn unsaved(
+    home: &HomeLayout,
+    catalog: &Catalog,
+    new: &NewInstance,
+    is_free: &dyn Fn(u16) -> bool,
+    now: UnixMillis,
+) -> Result<LoadedInstance, Failure> {
     let replaced = replaced_path(home, catalog, new)?;
     let port = choose_port(catalog, new, is_free)?;
     let document = document(catalog, new, port, now);
@@ -60,7 +73,6 @@ pub fn create(
     crate::home::create(home).map_err(|error| {
         Failure::new(ExitCode::General, format!("{} cannot be created: {error}", home.root().display()))
     })?;
-    write_document(&path, &instance.document.0)?;
     Ok(instance)
 }
 

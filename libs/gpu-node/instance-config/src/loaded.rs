@@ -96,7 +96,7 @@ impl LoadedInstance {
     }
 
     /// Makes a changed document this config's own, if it is valid.
-    fn take(&mut self, document: Map<String, Value>) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, document: Map<String, Value>) -> Result<(), Failure> {
         let reading = reader::read(&document, self.in_older_folder());
         match reading.config {
             Some(config) => {
@@ -109,7 +109,7 @@ impl LoadedInstance {
         }
     }
 
-    fn in_older_folder(&self) -> bool {
+    pub(crate) fn in_older_folder(&self) -> bool {
         crate::catalog::is_older_folder(&self.path)
     }
 }
@@ -120,7 +120,7 @@ const VARIABLE: &str = "env.";
 /// What an instance is known by, in the database, in folder names and to its engine.
 const IDENTITY: [&str; 3] = ["name", "instance_uid", "schema_version"];
 
-fn changeable_field(path: &str) -> Result<&'static Field, Failure> {
+pub(crate) fn changeable_field(path: &str) -> Result<&'static Field, Failure> {
     let field = known_field(path)?;
     if IDENTITY.contains(&field.path) {
         let message = format!("{path} cannot be changed: the instance is known by it");
@@ -154,7 +154,7 @@ fn put_variable(document: &mut Map<String, Value>, variable: &str, value: &str) 
     Ok(())
 }
 
-fn known_field(path: &str) -> Result<&'static Field, Failure> {
+pub(crate) fn known_field(path: &str) -> Result<&'static Field, Failure> {
     Field::find(path).ok_or_else(|| {
         if let Some(inside) = FIELDS.iter().find(|field| field.parts().0 == Some(path)) {
             let message = format!("{path:?} is a section of an instance config, not a field");

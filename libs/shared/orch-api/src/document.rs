@@ -50,7 +50,7 @@ pub fn openapi() -> Value {
 fn components() -> utoipa::openapi::Components {
     let mut schemas = Vec::new();
     for endpoint in ENDPOINTS {
-        if let Media::Json(shape) | Media::JsonOrEvents(shape) = &endpoint.answer {
+        if let Media::Json(shape) | Media::JsonOrEvents(shape) | Media::Events(shape) = &endpoint.answer {
             shape.collect(&mut schemas);
         }
         if let Some(body) = &endpoint.body {
@@ -131,7 +131,7 @@ fn success(endpoint: &Endpoint) -> Response {
             let json = ContentBuilder::new().schema(Some(list)).build();
             answer.content(JSON, json).content(EVENT_STREAM, text())
         }
-        Media::Events => answer.content(EVENT_STREAM, text()),
+        Media::Events(_) => answer.content(EVENT_STREAM, text()),
         Media::Nothing => answer,
     };
     answer.build()

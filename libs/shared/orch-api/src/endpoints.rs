@@ -1,8 +1,9 @@
 //! Everything that can be asked, as a table: servers mount it, the OpenAPI document is made from it.
 
 use crate::{
-    CapturedRequest, CreatedKey, DaemonStatus, Event, InstanceStats, InstanceView, KeyOrder, KeyView,
-    Operation, RequestView, RevokedKey, Shape, StartRequest, StopRequest, UsageView, Version, paths,
+    CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, Event, InstanceChange, InstanceStats,
+    InstanceView, KeyOrder, KeyView, LogLine, Operation, RequestView, RevokedKey, Shape, StartRequest,
+    StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -63,8 +64,8 @@ pub enum Media {
     Document,
     /// A JSON document, or a stream of server-sent events when `follow` asks for it; the type is that of an item.
     JsonOrEvents(Shape),
-    /// A stream of server-sent events.
-    Events,
+    /// A stream of server-sent events; the type is that of an item.
+    Events(Shape),
     /// Nothing.
     Nothing,
 }
@@ -98,11 +99,20 @@ const fn query(name: &'static str, kind: &'static str, meaning: &'static str) ->
     Parameter { name, place: Place::Query, kind, meaning }
 }
 
+const TASK_ID: Parameter = path("id", "the task");
 const NAME: Parameter = path("name", "the instance: its uid, number, name or display name");
 
 const fn get(path: &'static str, id: &'static str, summary: &'static str, answer: Media) -> Endpoint {
     Endpoint { verb: Verb::Get, path, id, summary, parameters: &[], body: None, status: 200, answer }
 }
+
+const FOLLOW: Parameter = query("follow", "boolean", "a stream of server-sent events that goes on");
+const LAST_EVENT_ID: Parameter = Parameter {
+    name: "Last-Event-ID",
+    place: Place::Header,
+    kind: "string",
+    meaning: "go on behind the event with this id",
+};
 
 /// A step that takes time: it is accepted, and looked at under its id.
 const fn step(path: &'static str, id: &'static str, summary: &'static str, body: Option<Shape>) -> Endpoint {
@@ -122,8 +132,15 @@ pub const ENDPOINTS: &[Endpoint] = &[
             query("since", "string", "not before (RFC 3339)"),
             query("after", "integer", "later than the event with this id, oldest first"),
             query("limit", "integer", "at most so many (50, up to 1000)"),
+            FOLLOW,
+            LAST_EVENT_ID,
         ],
-        ..get(paths::EVENTS, "events", "what happened, newest first", Media::Json(Shape::list_of::<Event>()))
+        ..get(
+            paths::EVENTS,
+            "events",
+            "what happened, newest first; followed, oldest first",
+            Media::JsonOrEvents(Shape::of::<Event>()),
+        )
     },
     get(
         paths::STATS,
@@ -139,6 +156,45 @@ pub const ENDPOINTS: &[Endpoint] = &[
             "instance",
             "everything about one instance, as `describe --json`",
             Media::Document,
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        body: Some(Shape::of::<ConfigDocument>()),
+        status: 201,
+        ..get(
+            paths::INSTANCES,
+            "create_instance",
+            "writes a new instance: name and model.path are needed, a port is chosen where none is given",
+            Media::Json(Shape::of::<InstanceChange>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Patch,
+        parameters: &[NAME],
+        body: Some(Shape::of::<ConfigDocument>()),
+        ..get(
+            paths::INSTANCE,
+            "change_instance",
+            "changes a config: a merge patch (RFC 7396), checked as a whole before anything is written",
+            Media::Json(Shape::of::<InstanceChange>()),
+        )
+    },
+    Endpoint {
+        parameters: &[
+            NAME,
+            query("tail", "integer", "so many of the last lines (100, up to 10000)"),
+            query("stream", "string", "stdout, stderr or both"),
+            query("since", "string", "not before (RFC 3339)"),
+            query("replica", "integer", "which engine of the instance (0)"),
+            FOLLOW,
+            LAST_EVENT_ID,
+        ],
+        ..get(
+            paths::INSTANCE_LOGS,
+            "instance_logs",
+            "what the engine wrote, oldest first",
+            Media::JsonOrEvents(Shape::of::<LogLine>()),
         )
     },
     Endpoint {
@@ -238,6 +294,36 @@ pub const ENDPOINTS: &[Endpoint] = &[
             query("wait_ms", "integer", "wait so long for its end, at most 60000"),
         ],
         ..get(paths::OPERATION, "operation", "how far a step is", Media::Json(Shape::of::<Operation>()))
+    },
+    Endpoint {
+        verb: Verb::Post,
+        body: Some(Shape::of::<TaskRequest>()),
+        status: 202,
+        ..get(
+            paths::TASKS,
+            "submit_task",
+            "submits a generation; what cannot be served at all is refused at once",
+            Media::Json(Shape::of::<TaskAccepted>()),
+        )
+    },
+    Endpoint {
+        parameters: &[TASK_ID],
+        ..get(paths::TASK, "task", "how far a task is", Media::Json(Shape::of::<TaskView>()))
+    },
+    Endpoint {
+        parameters: &[TASK_ID, LAST_EVENT_ID],
+        ..get(
+            paths::TASK_EVENTS,
+            "task_events",
+            "what happens to a task: queued, started, token, metrics, then exactly one of end and error",
+            Media::Events(Shape::of::<TaskEvent>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[TASK_ID],
+        status: 204,
+        ..get(paths::TASK_CANCEL, "cancel_task", "gives a task up; may be repeated", Media::Nothing)
     },
 ];
 

@@ -2,6 +2,7 @@
 
 use orch_core::{DesiredState, Health, ReplicaId, Status};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::shape::{desired_state_schema, health_schema, replica_schema, status_schema};
@@ -100,4 +101,37 @@ pub struct RemoveRequest {
     pub force: bool,
     /// Leave its logs.
     pub keep_logs: bool,
+}
+
+/// An instance config, or a merge patch of one (RFC 7396): `llama-orch config schema` tells its fields.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = Object)]
+pub struct ConfigDocument(pub Map<String, Value>);
+
+/// What became of a config that was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceChange {
+    /// The instance.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// The fields that the request named.
+    pub fields: Vec<String>,
+    /// The running engine hears of it only at its next start.
+    pub restart_needed: bool,
+    /// What is worth knowing about the config: severity, field, message, suggestion.
+    #[schema(value_type = Vec<Object>)]
+    pub findings: Vec<Value>,
+}
+
+/// One line that an engine wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// When it was seen in the file, RFC 3339; `null` where nobody kept the time.
+    pub ts: Option<String>,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Without its line end.
+    pub text: String,
 }

@@ -21,16 +21,23 @@ mod requests;
 mod shape;
 mod stats;
 mod system;
+mod tasks;
 
 pub use client::Client;
 pub use document::openapi;
 pub use endpoints::{ENDPOINTS, Endpoint, Media, Parameter, Place, Verb};
 pub use errors::ErrorBody;
 pub use events::Event;
-pub use instances::{InstanceView, RemoveRequest, Slots, StartRequest, StopRequest};
+pub use instances::{
+    ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,
+};
 pub use keys::{CreatedKey, KeyOrder, KeyView, RevokedKey};
 pub use operations::{Operation, OperationState};
 pub use requests::{CapturedRequest, RequestFilter, RequestView, UsageView};
 pub use shape::Shape;
 pub use stats::{InstanceStats, SlotActivity, SlotState};
 pub use system::{DaemonStatus, Version};
+pub use tasks::{
+    Priority, TaskAccepted, TaskEnd, TaskEvent, TaskMetrics, TaskPlacement, TaskQueued, TaskRequest,
+    TaskState, TaskToken, TaskView,
+};

@@ -16,6 +16,8 @@ pub const STATS: &str = "/v2/stats";
 pub const INSTANCES: &str = "/v2/instances";
 /// One instance.
 pub const INSTANCE: &str = "/v2/instances/{name}";
+/// What its engine writes.
+pub const INSTANCE_LOGS: &str = "/v2/instances/{name}/logs";
 /// Starting it.
 pub const INSTANCE_START: &str = "/v2/instances/{name}/start";
 /// Stopping it.
@@ -36,6 +38,15 @@ pub const USAGE: &str = "/v2/usage";
 
 /// One long step.
 pub const OPERATION: &str = "/v2/operations/{id}";
+
+/// Submitting a task.
+pub const TASKS: &str = "/v2/tasks";
+/// One task.
+pub const TASK: &str = "/v2/tasks/{id}";
+/// What happens to it.
+pub const TASK_EVENTS: &str = "/v2/tasks/{id}/events";
+/// Giving it up.
+pub const TASK_CANCEL: &str = "/v2/tasks/{id}/cancel";
 
 /// A path with its segments filled in, in their order. A segment may hold any character: what would end it is
 /// escaped.

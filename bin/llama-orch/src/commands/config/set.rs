@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use instance_config::{Catalog, LoadedInstance, config_hash, load_file, save};
-use orch_core::{EventLevel, EventType, ExitCode, Failure, InstanceName, UnixMillis};
+use instance_config::{LoadedInstance, config_hash, load_file, refuse_claimed_port, save};
+use orch_core::{EventLevel, EventType, Failure, InstanceName, UnixMillis};
 use orchestratord::compose;
 use serde_json::json;
 use state_store::NewEvent;
@@ -41,23 +41,6 @@ pub(in crate::commands) fn change(
     save(&mut instance, UnixMillis::now())?;
     remember(context, &instance.config.name, assignments)?;
     Ok((before, instance))
-}
-
-fn refuse_claimed_port(
-    catalog: &Catalog,
-    before: &LoadedInstance,
-    after: &LoadedInstance,
-) -> Result<(), Failure> {
-    let port = after.config.server.port;
-    let claimant = catalog.claiming(port).find(|claim| claim.path != before.path);
-    match claimant {
-        Some(claim) if port != before.config.server.port => {
-            let message = format!("server.port: port {port} is claimed by instance {}", claim.name);
-            Err(Failure::new(ExitCode::ConfigInvalid, message)
-                .hint("choose another port, or 0 for a free one at each start"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A home where nothing was ever started keeps no events.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use orch_core::UnixMillis;
 
+use super::position::{LogPosition, Place};
 use super::tail::{Ending, tail_until};
 use super::{
     LINE_LIMIT, LogFiles, LogLine, Stream, StreamSelection, is_blanked_out, line_text, rotated_path,
@@ -48,7 +49,28 @@ impl Follower {
         Ok(tail_then_follow(files, selection, 0, None)?.1)
     }
 
-    /// The whole lines that came since the last call.
+    /// Goes on where another follower of the same files stood: see [`Follower::position`].
+    pub fn resume(files: &LogFiles, selection: StreamSelection, position: &LogPosition) -> io::Result<Self> {
+        let mut follower = Self::new(files, selection)?;
+        for stream in &mut follower.streams {
+            if let Some(known) = position.0.iter().find(|known| known.stream == stream.stream) {
+                (stream.offset, stream.youngest) = (known.offset, known.youngest);
+            }
+        }
+        Ok(follower)
+    }
+
+    /// Where it stands: behind the last line that it gave.
+    pub fn position(&self) -> LogPosition {
+        let place = |stream: &FollowedFile| Place {
+            stream: stream.stream,
+            offset: stream.offset,
+            youngest: stream.youngest,
+        };
+        LogPosition(self.streams.iter().map(place).collect())
+    }
+
+    /// The whole lines that came since the last call; very many of them come in several calls.
     pub fn poll(&mut self) -> io::Result<Vec<LogLine>> {
         let mut lines = Vec::new();
         for stream in &mut self.streams {
@@ -60,9 +82,9 @@ impl Follower {
 
 /// Tells one rotated file from the next: a rename keeps both values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    size: u64,
+pub(super) struct Stamp {
+    pub(super) modified: SystemTime,
+    pub(super) size: u64,
 }
 
 impl Stamp {
@@ -91,7 +113,11 @@ impl FollowedFile {
         let youngest = Stamp::of_youngest(&self.path);
         let size = self.path.metadata().map_or(0, |metadata| metadata.len());
         if youngest != self.youngest && youngest.is_some() {
-            self.read_rotated(lines)?;
+            let (read, all) = self.read_rotated(lines)?;
+            self.offset += read;
+            if !all {
+                return Ok(());
+            }
             self.youngest = youngest;
             self.restart();
         } else if size < self.offset {
@@ -112,21 +138,30 @@ impl FollowedFile {
     }
 
     /// The rest of what stood in the live file when it was rotated. The rotated files younger than the one
-    /// known before hold, oldest first, just what the live file held from its beginning.
-    fn read_rotated(&self, lines: &mut Vec<LogLine>) -> io::Result<()> {
+    /// known before hold, oldest first, just what the live file held from its beginning. Returns how many bytes
+    /// were read, and whether that was all.
+    fn read_rotated(&self, lines: &mut Vec<LogLine>) -> io::Result<(u64, bool)> {
         let stamps = (1..ROTATED_LIMIT).map_while(|number| Stamp::of(&rotated_path(&self.path, number)));
         let younger: Vec<Stamp> = stamps.take_while(|stamp| Some(*stamp) != self.youngest).collect();
-        let mut skip = self.offset;
+        let (mut skip, mut consumed) = (self.offset, 0);
         for (position, stamp) in younger.iter().enumerate().rev() {
             let number = position as u32 + 1;
             if skip >= stamp.size {
                 skip -= stamp.size;
                 continue;
             }
-            self.read(&rotated_path(&self.path, number), skip, u64::MAX, lines)?;
+            if consumed >= POLL_LIMIT {
+                return Ok((consumed, false));
+            }
+            let left = stamp.size - skip;
+            let read = self.read(&rotated_path(&self.path, number), skip, POLL_LIMIT, lines)?;
+            if left > POLL_LIMIT && read > 0 {
+                return Ok((consumed + read, false));
+            }
+            consumed += left;
             skip = 0;
         }
-        Ok(())
+        Ok((consumed, true))
     }
 
     /// Reads whole lines from an offset and returns how many bytes they are.
@@ -225,6 +260,45 @@ mod tests {
         log.rotate();
         log.append("a much longer line than all before it\n");
         assert_eq!(texts(&mut follower), ["4", "5", "a much longer line than all before it"]);
+    }
+
+    #[test]
+    fn another_follower_goes_on_where_one_stood_across_a_rotation() {
+        let log = Log::new();
+        log.append("1\n2\n");
+        let mut follower = Follower::new(&log.files(), StreamSelection::Both).unwrap();
+        log.append("3\n");
+        assert_eq!(texts(&mut follower), ["3"]);
+        let position = follower.position().to_string();
+        log.append("4\n");
+        log.rotate();
+        log.append("5\n");
+        let position: LogPosition = position.parse().unwrap();
+        let mut resumed = Follower::resume(&log.files(), StreamSelection::Both, &position).unwrap();
+        assert_eq!(texts(&mut resumed), ["4", "5"]);
+        assert_eq!(texts(&mut resumed), Vec::<String>::new());
+    }
+
+    #[test]
+    fn much_that_was_rotated_away_comes_in_pieces_and_without_a_gap() {
+        let log = Log::new();
+        log.append("begin\n");
+        let mut follower = Follower::new(&log.files(), StreamSelection::Stderr).unwrap();
+        let limit = usize::try_from(POLL_LIMIT).unwrap();
+        let count = limit / 64 * 3;
+        let text: String = (0..count).map(|number| format!("{number:063}\n")).collect();
+        log.append(&text);
+        log.rotate();
+        log.append("end\n");
+        let (mut seen, mut largest) = (Vec::new(), 0);
+        for _ in 0..10 {
+            let lines = texts(&mut follower);
+            largest = largest.max(lines.len());
+            seen.extend(lines);
+        }
+        assert_eq!(seen.len(), count + 1);
+        assert!(largest * 64 <= 2 * limit, "{largest} lines at once");
+        assert_eq!((seen[0].as_str(), seen[count].as_str()), (format!("{:063}", 0).as_str(), "end"));
     }
 
     #[test]

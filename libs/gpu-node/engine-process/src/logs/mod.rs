@@ -4,6 +4,7 @@
 mod follow;
 pub(crate) mod index;
 mod old;
+mod position;
 mod reverse;
 mod size;
 mod tail;
@@ -15,6 +16,7 @@ use orch_core::{ReplicaId, UnixMillis};
 
 pub use follow::{Follower, tail_then_follow};
 pub use old::old_logs;
+pub use position::{LogPosition, NoPosition};
 pub use size::{LARGE_LOGS, total_size};
 pub use tail::tail;
 

@@ -10,6 +10,7 @@ mod findings;
 mod home_choice;
 mod migration;
 mod model_path;
+mod patching;
 mod reading;
 mod sandbox;
 mod schema;
