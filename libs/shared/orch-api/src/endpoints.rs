@@ -261,7 +261,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             paths::REQUESTS,
             "requests",
             "requests that are over, the latest first",
-            Media::JsonOrEvents(Shape::list_of::<RequestView>()),
+            Media::JsonOrEvents(Shape::of::<RequestView>()),
         )
     },
     Endpoint {

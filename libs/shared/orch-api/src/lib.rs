@@ -38,6 +38,6 @@ pub use shape::Shape;
 pub use stats::{InstanceStats, SlotActivity, SlotState};
 pub use system::{DaemonStatus, Version};
 pub use tasks::{
-    Priority, TaskAccepted, TaskEnd, TaskEvent, TaskMetrics, TaskPlacement, TaskQueued, TaskRequest,
-    TaskState, TaskToken, TaskView,
+    TaskAccepted, TaskEnd, TaskEvent, TaskMetrics, TaskPlacement, TaskQueued, TaskRequest, TaskState,
+    TaskToken, TaskView,
 };

@@ -1,31 +1,13 @@
 //! Native tasks: a generation that is submitted, watched and cancelled.
 
+use orch_core::Priority;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::ErrorBody;
-
-/// How urgent a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// Somebody waits for it.
-    Interactive,
-    /// It can wait for those.
-    Batch,
-}
-
-impl Priority {
-    /// The word on the wire.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Priority::Interactive => "interactive",
-            Priority::Batch => "batch",
-        }
-    }
-}
+use crate::shape::priority_schema;
 
 /// Where a task wants to go, by ids of pools or nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,6 +39,7 @@ pub struct TaskRequest {
     pub max_tokens: Option<u32>,
     /// `interactive` when not given.
     #[serde(default)]
+    #[schema(schema_with = priority_schema)]
     pub priority: Option<Priority>,
     /// Milliseconds within which it has to start.
     #[serde(default)]
