@@ -38,6 +38,13 @@ pub fn optional<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Refusa
     })
 }
 
+impl Refusal {
+    /// What is told.
+    pub fn body(&self) -> &ErrorBody {
+        &self.0
+    }
+}
+
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         ErrorBody::from(failure).into()

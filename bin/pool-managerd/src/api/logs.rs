@@ -63,22 +63,25 @@ pub(super) async fn show(
         let lines: Vec<LogLine> = lines.await?.into_iter().map(told).collect();
         return Ok(Json(lines).into_response());
     }
-    let (lines, follower) = match sse::last_event_id(&headers) {
-        Some(id) => {
-            let position: LogPosition =
-                id.parse().map_err(|error| Failure::new(ExitCode::Usage, format!("{id:?} {error}")))?;
-            let resume = move || Follower::resume(&wanted.files, wanted.selection, &position);
-            (Vec::new(), blocking(resume).await?)
-        }
-        None => {
-            let begin = move || {
-                engine_process::tail_then_follow(&wanted.files, wanted.selection, wanted.tail, wanted.since)
-            };
-            blocking(begin).await?
-        }
-    };
+    let (lines, follower) = begin(wanted, sse::last_event_id(&headers)).await?;
     let pending: VecDeque<LogLine> = lines.into_iter().map(told).collect();
     Ok(sse::respond(Follow { state, follower: Some(follower), pending }))
+}
+
+/// The first lines and whoever goes on behind them: behind the place of a client that comes back, or else behind the
+/// tail.
+async fn begin(
+    wanted: Wanted,
+    place: Option<&str>,
+) -> Result<(Vec<engine_process::LogLine>, Follower), Failure> {
+    let Wanted { files, selection, tail, since } = wanted;
+    let Some(id) = place else {
+        return blocking(move || engine_process::tail_then_follow(&files, selection, tail, since)).await;
+    };
+    let place: LogPosition =
+        id.parse().map_err(|error| Failure::new(ExitCode::Usage, format!("{id:?} {error}")))?;
+    let follower = blocking(move || Follower::resume(&files, selection, &place)).await?;
+    Ok((Vec::new(), follower))
 }
 
 impl LogQuery {

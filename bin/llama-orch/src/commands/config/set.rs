@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use instance_config::{LoadedInstance, config_hash, load_file, refuse_claimed_port, save};
+use instance_config::{Catalog, LoadedInstance, config_hash, load_file, refuse_claimed_port, save};
 use orch_core::{EventLevel, EventType, Failure, InstanceName, UnixMillis};
 use orchestratord::compose;
 use serde_json::json;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use orch_api::ErrorBody;
 use orch_core::ErrorCode;
+use pool_managerd::api::Refusal;
 use uuid::Uuid;
 
 use super::task::Task;
@@ -26,14 +27,14 @@ pub(crate) struct TaskBook {
 
 impl TaskBook {
     /// Takes a task in, unless too many are under way.
-    pub(super) fn take(&self, task: &Arc<Task>) -> Result<(), ErrorBody> {
+    pub(super) fn take(&self, task: &Arc<Task>) -> Result<(), Refusal> {
         let mut tasks = self.lock();
         forget_old(&mut tasks);
         let under_way = tasks.values().filter(|task| task.ended().is_none()).count();
         if under_way >= MOST_UNDER_WAY {
             let message = format!("{under_way} tasks are under way already");
             let refusal = ErrorBody::new(ErrorCode::AdmissionReject, message);
-            return Err(ErrorBody { retry_after_ms: Some(RETRY_MS), ..refusal });
+            return Err(ErrorBody { retry_after_ms: Some(RETRY_MS), ..refusal }.into());
         }
         tasks.insert(task.id, Arc::clone(task));
         Ok(())
@@ -88,6 +89,7 @@ mod tests {
             book.take(&task()).unwrap();
         }
         let refusal = book.take(&task()).unwrap_err();
+        let refusal = refusal.body();
         assert_eq!((refusal.error_code(), refusal.retriable), (ErrorCode::AdmissionReject, true));
         end(&first);
         book.take(&task()).unwrap();

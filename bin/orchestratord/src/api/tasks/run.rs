@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use orch_api::{ErrorBody, TaskEnd, TaskEvent, TaskMetrics, TaskPlacement, TaskRequest, TaskToken};
 use orch_core::ErrorCode;
 use orch_runtime::{RequestId, read_body};
+use pool_managerd::api::Refusal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,7 +30,7 @@ pub(super) fn request(
     wanted: &TaskRequest,
     id: Uuid,
     caller: Option<Caller>,
-) -> Result<Request<Full<Bytes>>, ErrorBody> {
+) -> Result<Request<Full<Bytes>>, Refusal> {
     let (path, body) = body(wanted)?;
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;
@@ -37,7 +38,9 @@ pub(super) fn request(
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in asked_in_headers(wanted, id) {
-        let bad = |_| ErrorBody::new(ErrorCode::InvalidParams, format!("{name} cannot be {value:?}"));
+        let bad = |_| {
+            Refusal::from(ErrorBody::new(ErrorCode::InvalidParams, format!("{name} cannot be {value:?}")))
+        };
         headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&value).map_err(bad)?);
     }
     if let Some(caller) = caller {
@@ -46,13 +49,13 @@ pub(super) fn request(
     Ok(request)
 }
 
-fn body(wanted: &TaskRequest) -> Result<(&'static str, Value), ErrorBody> {
+fn body(wanted: &TaskRequest) -> Result<(&'static str, Value), Refusal> {
     let (path, mut body) = match (&wanted.prompt, &wanted.messages) {
         (Some(prompt), None) => ("/v1/completions", json!({"prompt": prompt})),
         (None, Some(messages)) => ("/v1/chat/completions", json!({"messages": messages})),
         _ => {
             let message = "a task needs either a prompt or messages";
-            return Err(ErrorBody::new(ErrorCode::InvalidParams, message));
+            return Err(ErrorBody::new(ErrorCode::InvalidParams, message).into());
         }
     };
     body["model"] = json!(wanted.model);

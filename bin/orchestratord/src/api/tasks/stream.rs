@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_given_up() {
         let mut reader = EventReader::default();
-        let said = (0..20).flat_map(|_| reader.read(&[b'x'; 100_000])).next();
+        let said = (0..20).flat_map(|_| reader.read(&vec![b'x'; 100_000])).next();
         assert!(matches!(said, Some(Said::Failed(_))));
         assert!(reader.line.len() <= LONGEST_EVENT);
     }
