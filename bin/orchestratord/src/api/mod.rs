@@ -4,6 +4,9 @@
 //! [`router`] merges it. Every endpoint has a row in `orch_api::ENDPOINTS`, from which `/openapi.json` is made.
 
 mod description;
+mod nodes;
+mod placement;
+mod pools;
 mod requests;
 mod tasks;
 mod tokens;
@@ -57,6 +60,9 @@ pub(crate) fn router(state: ControlState) -> Router {
     let node = pool_managerd::api::router(state.node.clone());
     Router::new()
         .merge(description::router())
+        .merge(nodes::router())
+        .merge(placement::router())
+        .merge(pools::router())
         .merge(requests::router())
         .merge(tokens::router())
         .merge(tasks::router())

@@ -2,8 +2,9 @@
 
 use crate::{
     CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, Event, InstanceChange, InstanceStats,
-    InstanceView, KeyOrder, KeyView, LogLine, Operation, RequestView, RevokedKey, Shape, StartRequest,
-    StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
+    InstanceView, KeyOrder, KeyView, LogLine, NodeView, Operation, PlacementDecision, PoolHealth, PoolView,
+    RequestView, RevokedKey, Shape, StartRequest, StopRequest, TaskAccepted, TaskEvent, TaskRequest,
+    TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -99,6 +100,7 @@ const fn query(name: &'static str, kind: &'static str, meaning: &'static str) ->
     Parameter { name, place: Place::Query, kind, meaning }
 }
 
+const NODE_ID: Parameter = path("id", "the machine");
 const TASK_ID: Parameter = path("id", "the task");
 const NAME: Parameter = path("name", "the instance: its uid, number, name or display name");
 
@@ -295,6 +297,52 @@ pub const ENDPOINTS: &[Endpoint] = &[
         ],
         ..get(paths::OPERATION, "operation", "how far a step is", Media::Json(Shape::of::<Operation>()))
     },
+    get(paths::POOLS, "pools", "the engines behind each instance", Media::Json(Shape::list_of::<PoolView>())),
+    Endpoint {
+        parameters: &[path("id", "the pool: the name of its instance")],
+        ..get(paths::POOL_HEALTH, "pool_health", "how a pool is", Media::Json(Shape::of::<PoolHealth>()))
+    },
+    get(
+        paths::NODES,
+        "nodes",
+        "the machines: at home the one that is linked in",
+        Media::Json(Shape::list_of::<NodeView>()),
+    ),
+    Endpoint {
+        verb: Verb::Post,
+        ..get(
+            paths::NODE_REGISTER,
+            "register_node",
+            "a machine joins; PROFILE_OFF without the cloud profile",
+            Media::Nothing,
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[NODE_ID],
+        ..get(
+            paths::NODE_HEARTBEAT,
+            "node_heartbeat",
+            "a machine tells how it is; PROFILE_OFF without the cloud profile",
+            Media::Nothing,
+        )
+    },
+    Endpoint {
+        verb: Verb::Delete,
+        parameters: &[NODE_ID],
+        ..get(
+            paths::NODE,
+            "remove_node",
+            "a machine leaves; PROFILE_OFF without the cloud profile",
+            Media::Nothing,
+        )
+    },
+    get(
+        paths::DECISIONS,
+        "placement_decisions",
+        "why the latest requests went where they went",
+        Media::Json(Shape::list_of::<PlacementDecision>()),
+    ),
     Endpoint {
         verb: Verb::Post,
         body: Some(Shape::of::<TaskRequest>()),

@@ -13,6 +13,7 @@ mod document;
 mod endpoints;
 mod errors;
 mod events;
+mod fleet;
 mod instances;
 mod keys;
 mod operations;
@@ -28,6 +29,9 @@ pub use document::openapi;
 pub use endpoints::{ENDPOINTS, Endpoint, Media, Parameter, Place, Verb};
 pub use errors::ErrorBody;
 pub use events::Event;
+pub use fleet::{
+    NodeView, PlacementCandidate, PlacementDecision, PoolHealth, PoolQueue, PoolReplica, PoolView,
+};
 pub use instances::{
     ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,
 };

@@ -48,6 +48,21 @@ pub const TASK_EVENTS: &str = "/v2/tasks/{id}/events";
 /// Giving it up.
 pub const TASK_CANCEL: &str = "/v2/tasks/{id}/cancel";
 
+/// The engines behind each instance.
+pub const POOLS: &str = "/v2/pools";
+/// How one pool is.
+pub const POOL_HEALTH: &str = "/v2/pools/{id}/health";
+/// The machines.
+pub const NODES: &str = "/v2/nodes";
+/// One machine.
+pub const NODE: &str = "/v2/nodes/{id}";
+/// A machine comes.
+pub const NODE_REGISTER: &str = "/v2/nodes/register";
+/// A machine tells how it is.
+pub const NODE_HEARTBEAT: &str = "/v2/nodes/{id}/heartbeat";
+/// Why requests went where they went.
+pub const DECISIONS: &str = "/v2/placement/decisions";
+
 /// A path with its segments filled in, in their order. A segment may hold any character: what would end it is
 /// escaped.
 pub fn fill(path: &str, segments: &[&str]) -> String {

@@ -18,9 +18,9 @@ use axum::response::Response;
 use axum::response::sse::Event as SentEvent;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use gateway::Caller;
+use gateway::{Caller, Class, Forecast};
 use orch_api::{ErrorBody, TaskAccepted, TaskEvent, TaskRequest, TaskState, TaskView, paths};
-use orch_core::{ErrorCode, ExitCode, Failure};
+use orch_core::{ErrorCode, ExitCode, Failure, Priority};
 use pool_managerd::api::{Refusal, sse, valid};
 use uuid::Uuid;
 
@@ -47,7 +47,9 @@ async fn submit(
 ) -> Result<(StatusCode, Json<TaskAccepted>), Refusal> {
     let Json(wanted) = valid(request)?;
     let task = Arc::new(Task::new(&wanted.model));
-    let request = run::request(&wanted, task.id, caller.map(|Extension(caller)| caller))?;
+    let caller = caller.map(|Extension(caller)| caller).unwrap_or_default();
+    let forecast = state.gateway.forecast(Some(&wanted.model), class_of(&wanted), &caller);
+    let request = run::request(&wanted, task.id, caller)?;
     state.tasks.take(&task)?;
     let running = run::run(state.gateway.clone(), Arc::clone(&task), request, state.goodbye());
     state.work.spawn("task", running);
@@ -60,11 +62,27 @@ async fn submit(
     let is_queued = state_then == TaskState::Queued;
     let accepted = TaskAccepted {
         task_id: task.id,
-        queue_position: if is_queued { task.ahead() } else { Some(0) },
-        predicted_start_ms: if is_queued { None } else { Some(0) },
+        queue_position: if is_queued { position(&task, forecast) } else { Some(0) },
+        predicted_start_ms: if is_queued { starts_in(forecast) } else { Some(0) },
         events_url: paths::fill(paths::TASK_EVENTS, &[&task.id.to_string()]),
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+const fn class_of(wanted: &TaskRequest) -> Class {
+    match wanted.priority {
+        Some(Priority::Batch) => Class::Batch,
+        Some(Priority::Interactive) | None => Class::Interactive,
+    }
+}
+
+/// What the gateway told of this task, or else what it foresaw of any.
+fn position(task: &Task, forecast: Option<Forecast>) -> Option<u64> {
+    task.ahead().or(forecast.map(|forecast| forecast.position as u64))
+}
+
+fn starts_in(forecast: Option<Forecast>) -> Option<u64> {
+    forecast?.starts_in.map(|wait| wait.as_millis() as u64)
 }
 
 async fn show(

@@ -29,7 +29,7 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 pub(super) fn request(
     wanted: &TaskRequest,
     id: Uuid,
-    caller: Option<Caller>,
+    caller: Caller,
 ) -> Result<Request<Full<Bytes>>, Refusal> {
     let (path, body) = body(wanted)?;
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
@@ -43,9 +43,7 @@ pub(super) fn request(
         };
         headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&value).map_err(bad)?);
     }
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
-    }
+    request.extensions_mut().insert(caller);
     Ok(request)
 }
 

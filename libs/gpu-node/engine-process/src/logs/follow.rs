@@ -286,8 +286,8 @@ mod tests {
         let mut follower = Follower::new(&log.files(), StreamSelection::Stderr).unwrap();
         let limit = usize::try_from(POLL_LIMIT).unwrap();
         let count = limit / 64 * 3;
-        let text: String = (0..count).map(|number| format!("{number:063}\n")).collect();
-        log.append(&text);
+        let lines: Vec<String> = (0..count).map(|number| format!("{number:063}")).collect();
+        log.append(&(lines.join("\n") + "\n"));
         log.rotate();
         log.append("end\n");
         let (mut seen, mut largest) = (Vec::new(), 0);
