@@ -28,7 +28,8 @@ fn submit(daemon: &Daemon, task: &Value) -> Value {
 }
 
 fn events(daemon: &Daemon, task: &Value) -> EventStream {
-    EventStream::open(&daemon.address, task["events_url"].as_str().unwrap(), &[])
+    let key = format!("Bearer {}", daemon.token);
+    EventStream::open(&daemon.address, task["events_url"].as_str().unwrap(), &[("authorization", &key)])
 }
 
 fn path_of(task: &Value) -> String {
@@ -77,7 +78,9 @@ fn a_task_of_a_real_engine_gives_its_text_and_its_numbers_and_can_be_read_again(
     let middle = seen.len() / 2;
     let id = seen[middle].id.clone().unwrap();
     let url = task["events_url"].as_str().unwrap();
-    let rest = EventStream::open(&daemon.address, url, &[("last-event-id", id.as_str())]).finish();
+    let key = format!("Bearer {}", daemon.token);
+    let headers = [("last-event-id", id.as_str()), ("authorization", &key)];
+    let rest = EventStream::open(&daemon.address, url, &headers).finish();
     assert_eq!(rest, seen[middle + 1..]);
 
     let chat = json!({"model": "chat", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3});
