@@ -93,7 +93,14 @@ impl Call {
         let mut headers = std::mem::take(&mut self.parts.headers);
         clean_request(&mut headers);
         let method = self.parts.method.clone();
-        let mut outgoing = Outgoing { method, uri, headers, body: self.body.clone(), ready_at };
+        let mut outgoing = Outgoing {
+            method,
+            uri,
+            headers,
+            body: self.body.clone(),
+            as_is: self.instance.is_some(),
+            ready_at,
+        };
         let shared = Arc::clone(&self.shared);
         let Chain { destinations, rewrite } = match &self.instance {
             // Who names the instance in the path goes around all routes.

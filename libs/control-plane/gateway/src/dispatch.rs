@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::live::Target;
 use crate::table::ReplicaKey;
 use crate::upstream::{Answer, Connection, RequestHead, SendError};
+use crate::verdict::{self, EngineRefusal};
 
 /// A reused connection that breaks within this time was most likely already going when the request was
 /// written on it; later the engine had begun to work.
@@ -33,6 +34,8 @@ pub(crate) struct Outgoing {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Whether the client wants what the engine says, whatever that is.
+    pub(crate) as_is: bool,
     /// When its last byte had come in.
     pub(crate) ready_at: Instant,
 }
@@ -48,7 +51,7 @@ pub(crate) struct Dispatched {
 }
 
 /// Why one replica gave no answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Failed {
     /// It takes no connections.
     Refused,
@@ -56,12 +59,14 @@ pub(crate) enum Failed {
     Reset,
     /// It sent no answer within the limit.
     TimedOut,
+    /// It answered, with an error.
+    Answered(Box<EngineRefusal>),
 }
 
 /// Sends the request to one replica after another until one begins to answer; before each it waits for a place.
 pub(crate) async fn dispatch(
     shared: &Shared,
-    facts: &Facts,
+    facts: &mut Facts,
     request: &Outgoing,
     flight: &mut Flight,
     progress: &Progress,
@@ -86,14 +91,20 @@ pub(crate) async fn dispatch(
             }
             Err(failed) => failed,
         };
-        flight.failed(failed);
-        problem = Some(failed.problem(&target));
-        if !failed.may_try_another(request, flight) {
-            break;
-        }
-        // One that takes no connections is out until it is good again; then it may have this request too.
-        if !matches!(failed, Failed::Refused) {
+        flight.failed(&failed);
+        let again = failed.may_try_another(request, flight);
+        // One that takes nothing now is out until it is good again; then it may have this request too.
+        if !failed.is_not_now() {
             tried.push(target.replica.key.clone());
+        }
+        let told = failed.problem(&target);
+        if let Some(numbers) = &told.context {
+            // Only a replica with more room can do better.
+            facts.prompt_tokens = Some(numbers.prompt_tokens);
+        }
+        problem = Some(told);
+        if !again {
+            break;
         }
     }
     Err(problem.unwrap_or_else(|| Problem::new(ErrorCode::Internal, "the request was sent to nobody")))
@@ -165,16 +176,27 @@ impl Failed {
             Failed::Refused => (ErrorCode::ModelNotAvailable, "the engine takes no connections"),
             Failed::Reset => (ErrorCode::WorkerReset, "the engine died before it answered"),
             Failed::TimedOut => (ErrorCode::DecodeTimeout, "the engine gave no answer within the limit"),
+            Failed::Answered(refusal) => return refusal.problem,
         };
         Problem::new(code, message).at(&key.node_id, &key.pool_id)
     }
 
+    /// Whether the engine has not begun anything, and may be good again soon.
+    fn is_not_now(&self) -> bool {
+        match self {
+            Failed::Refused => true,
+            Failed::Answered(refusal) => refusal.problem.code == ErrorCode::ModelNotAvailable,
+            Failed::Reset | Failed::TimedOut => false,
+        }
+    }
+
     /// Generating again is harmless. Anything else that an engine may have begun is not done twice.
-    fn may_try_another(self, request: &Outgoing, flight: &Flight) -> bool {
+    fn may_try_another(&self, request: &Outgoing, flight: &Flight) -> bool {
         match self {
             Failed::Refused => true,
             Failed::Reset => flight.takes_slot() || request.method.is_safe(),
             Failed::TimedOut => false,
+            Failed::Answered(refusal) => refusal.elsewhere,
         }
     }
 }
@@ -186,11 +208,16 @@ async fn attempt(
     limits: &Limits,
 ) -> Result<(response::Parts, Answer), Failed> {
     let exchange = tokio::time::timeout(limits.answer, exchange(target, request, flight, limits));
-    tokio::select! {
+    let (head, answer) = tokio::select! {
         biased;
-        answered = exchange => answered.map_err(|_| Failed::TimedOut)?,
-        () = target.live.closed.cancelled() => Err(Failed::Reset),
+        answered = exchange => answered.map_err(|_| Failed::TimedOut)??,
+        () = target.live.closed.cancelled() => return Err(Failed::Reset),
+    };
+    if request.as_is || !verdict::is_suspect(&head, request) {
+        return Ok((head, answer));
     }
+    // Boxed: it is rare.
+    Box::pin(verdict::judge(head, answer, target, request, flight)).await.map_err(Failed::Answered)
 }
 
 /// Sends the request on an idle connection if there is one. If that one turns out to be stale, a new

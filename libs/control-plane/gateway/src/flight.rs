@@ -129,10 +129,10 @@ impl Flight {
     }
 
     /// The replica gave no answer; its place is given back.
-    pub(crate) fn failed(&mut self, failed: Failed) {
+    pub(crate) fn failed(&mut self, failed: &Failed) {
         let Some(target) = self.turned_away() else { return };
         tracing::debug!(request_id = %self.request_id(), replica = %target.replica.key, ?failed, "no answer");
-        if self.takes_slot() && !matches!(failed, Failed::Refused) {
+        if self.takes_slot() && matches!(failed, Failed::Reset | Failed::TimedOut) {
             target.live.broke_off();
         }
     }

@@ -38,6 +38,7 @@ mod stream;
 mod table;
 mod translated;
 mod upstream;
+mod verdict;
 
 pub use admission::{Forecast, QueueView};
 pub use body::{AnswerBroken, GatewayBody};

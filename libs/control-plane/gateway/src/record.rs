@@ -13,9 +13,10 @@ use crate::table::ReplicaKey;
 /// How a request ended. Every request ends in exactly one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The engine's whole answer went through, be it good or an error of the engine.
+    /// The engine's whole answer went through. Errors are among them only where engine and client speak the same
+    /// dialect, or the client asked for the engine as it is.
     Done,
-    /// No answer began; the client was told why.
+    /// No answer began, or the engine's was an error; the client was told why.
     Refused,
     /// An answer began and broke off; the client was told why where its dialect can.
     Broken,

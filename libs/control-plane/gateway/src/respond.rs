@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use llm_adapters::{Dialect, Problem, error_body};
 use orch_runtime::RequestId;
 use serde::Serialize;
 
 use crate::body::GatewayBody;
+use crate::headers::{CONTEXT, INSTANCE, NODE};
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const BACKOFF_MS: HeaderName = HeaderName::from_static("x-backoff-ms");
@@ -20,6 +21,7 @@ pub fn refuse(dialect: Dialect, problem: &Problem, request_id: &RequestId) -> Re
         StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(RequestId::HEADER, request_id.header_value());
+    name_place(problem, headers);
     match problem.wait() {
         Some(wait) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
@@ -29,6 +31,18 @@ pub fn refuse(dialect: Dialect, problem: &Problem, request_id: &RequestId) -> Re
         None => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),
     }
     response
+}
+
+/// Where it went wrong, under the names that a good answer has.
+fn name_place(problem: &Problem, headers: &mut HeaderMap) {
+    for (name, id) in [(INSTANCE, &problem.pool_id), (NODE, &problem.node_id)] {
+        if let Some(value) = id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some(numbers) = &problem.context {
+        headers.insert(CONTEXT, HeaderValue::from(numbers.slot_context));
+    }
 }
 
 pub(crate) fn json(value: &impl Serialize) -> Response<GatewayBody> {

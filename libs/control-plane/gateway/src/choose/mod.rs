@@ -36,7 +36,7 @@ pub(crate) struct Wanted<'w> {
     pub(crate) tried: &'w [ReplicaKey],
     /// Whether it has to wait where no slot is free.
     pub(crate) needs_slot: bool,
-    /// Tokens that have to fit one slot, where that is known: an engine has counted them.
+    /// The tokens of the prompt, where they are known: an engine has counted them. A slot has to have room for more.
     pub(crate) context: Option<u64>,
 }
 
@@ -152,7 +152,7 @@ fn is_allowed(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
 
 /// Whether the prompt fits it, as far as that is known.
 fn fits(wanted: &Wanted<'_>, candidate: &Candidate<'_>) -> bool {
-    wanted.context.is_none_or(|tokens| candidate.context.is_none_or(|context| context >= tokens))
+    wanted.context.is_none_or(|tokens| candidate.context.is_none_or(|context| context > tokens))
 }
 
 /// Replicas that keep failing are left out while there is any other, even a busy one: better late than never.

@@ -267,7 +267,7 @@ proptest! {
                 && (placement.device_mask.is_none() || placement.device_mask.as_deref() == candidate.device_mask)
                 && !tried.contains(candidate.key)
                 && (!needs_slot || candidate.free_slots > 0)
-                && context.is_none_or(|tokens| candidate.context.is_none_or(|room| room >= tokens))
+                && context.is_none_or(|tokens| candidate.context.is_none_or(|room| room > tokens))
         };
         match choose(&wanted, &all, rule) {
             Choice::Chosen { index, fallback, .. } => {

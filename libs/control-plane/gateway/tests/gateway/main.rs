@@ -11,6 +11,7 @@ mod gate;
 mod keys;
 mod passing;
 mod recording;
+mod refusing;
 mod routing;
 mod support;
 mod waiting;

@@ -86,15 +86,6 @@ async fn an_engine_that_closes_after_its_answer_is_not_asked_on_that_connection_
 }
 
 #[tokio::test]
-async fn an_error_of_the_engine_is_passed_on_as_it_is() {
-    let body = r#"{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_ctx":8}}"#;
-    let engine = Engine::start(move |_| answer_with("400 Bad Request", "application/json", body));
-    let front = Front::start(chat(&[engine.address])).await;
-    let reply = front.post("/v1/chat/completions", CHAT).await;
-    assert_eq!((reply.status, reply.text().as_str()), (400, body));
-}
-
-#[tokio::test]
 async fn a_chunked_request_body_arrives_whole() {
     let engine = Engine::start(|_| whole("{}"));
     let front = Front::start(chat(&[engine.address])).await;
