@@ -61,6 +61,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
     check_gpu(config, &mut findings);
     check_sizes(config, facts, &mut findings);
     check_dangerous_flags(config, &mut findings);
+    check_silent_cut(config, &mut findings);
     check_engine(config, facts, &mut findings);
     check_memory(instance, facts, &mut findings);
     crate::replicas::check(config, &mut findings);
@@ -228,6 +229,17 @@ fn check_dangerous_flags(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     for flag in DANGEROUS.into_iter().filter(|flag| has_flag(&config.args, &[flag])) {
         let message = format!("{flag} lets whoever reaches the engine act on this machine");
         findings.push(Finding::warning("args", message));
+    }
+}
+
+/// With this flag the engine forgets the middle of a long conversation and says nothing about it.
+fn check_silent_cut(config: &InstanceConfig, findings: &mut Vec<Finding>) {
+    let last =
+        config.args.iter().rfind(|arg| matches!(arg.as_str(), "--context-shift" | "--no-context-shift"));
+    if last.is_some_and(|arg| arg == "--context-shift") {
+        let message = "--context-shift cuts long conversations silently instead of refusing them";
+        findings
+            .push(Finding::warning("args", message).suggest("leave it out, and raise model.context_size"));
     }
 }
 

@@ -268,7 +268,7 @@ async fn what_takes_no_slot_does_not_wait_for_one() {
 async fn the_next_place_of_a_chain_may_need_the_slot_that_the_last_one_gave_back() {
     let asked = AtomicUsize::new(0);
     let engine = Engine::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
-        0 => answer_with("503 Service Unavailable", "application/json", "{}"),
+        0 => answer_with("500 Internal Server Error", "application/json", "{}"),
         _ => whole("{}"),
     });
     let mut instances = chat(&[engine.address]);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where what it builds on fails")]
 
 mod admission;
+mod bad_days;
 mod choosing;
 mod dialects;
 mod engines;

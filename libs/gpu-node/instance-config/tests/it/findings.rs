@@ -269,6 +269,13 @@ fn slots_with_little_context_are_a_warning_and_arguments_count() {
 }
 
 #[test]
+fn cutting_long_conversations_silently_is_a_warning() {
+    let expected = "warning args: --context-shift cuts long conversations silently";
+    finds(&json!({"args": ["--context-shift"]}), &Facts::none(), expected);
+    assert!(found(&json!({"args": ["--context-shift", "--no-context-shift"]}), &Facts::none()).is_empty());
+}
+
+#[test]
 fn probing_more_than_once_a_second_is_a_warning() {
     finds(&json!({"healthcheck": {"interval": 0.5}}), &Facts::none(), "warning healthcheck.interval:");
 }
