@@ -91,6 +91,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("procfs", &["engine-process"]),
     ("reqwest", &["engine-provisioner", "gateway", "model-provisioner"]),
     ("ratatui", &["llama-orch"]),
+    // The listener, and the client of commands.
+    ("tokio-rustls", &["orch-runtime", "orch-api"]),
     ("anyhow", &["llama-orch", "orchestratord", "pool-managerd", "xtask"]),
 ];
 

@@ -7,8 +7,8 @@ use control_store::ControlStore;
 use gateway::{Gateway, ReplicaKey, Routes, TableHandle};
 use orch_core::{ExitCode, Failure, HomeLayout, is_secret_name};
 use orch_runtime::{
-    PlacementStrategy, ServeOptions, Settings, Tasks, allow_many_open_files, bind, check_exposure, serve,
-    termination,
+    PlacementStrategy, ServeOptions, Settings, Tasks, TlsIdentity, allow_many_open_files, bind,
+    check_exposure, serve_encrypted, termination,
 };
 use pool_manager::{Node, PoolManager};
 use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
@@ -74,6 +74,7 @@ async fn live(
     let termination = termination().map_err(|error| cannot_start(&error))?;
     let store = Arc::new(ControlStore::open(&node.home.control_database())?);
     let keys = KeyKeeper::open(Arc::clone(&store), &settings.auth)?;
+    let identity = settings.orchestratord.tls.clone().map(TlsIdentity::load).transpose()?;
     let listener = open_door(&settings, &keys)?;
     let address = listener.local_addr().map_err(|error| cannot_start(&error))?;
 
@@ -121,7 +122,8 @@ async fn live(
         drain: settings.limits.drain,
     };
     let front = Front::new(gateway, api::router(control), door, Some(readings));
-    http.spawn("http", serve(listener, front, ServeOptions::default(), http.clone()));
+    crate::certificate::keep(identity.clone(), address, &tasks.child());
+    http.spawn("http", serve_encrypted(listener, identity, front, ServeOptions::default(), http.clone()));
     daemon.announce(&node, address, addr_flag)?;
     tracing::info!(%address, pid = std::process::id(), home = %node.home.root().display(), "ready");
 

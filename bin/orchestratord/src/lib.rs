@@ -6,6 +6,7 @@
 //! Read first: [`daemon::run`], the start-up story, and [`client::DaemonClient`], how commands talk to it.
 
 mod api;
+mod certificate;
 pub mod client;
 mod conditions;
 mod cross_origin;

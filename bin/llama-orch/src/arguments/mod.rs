@@ -36,7 +36,7 @@ pub struct GlobalArguments {
     /// The home folder [default: LLAMA_ORCH_HOME, the nearest home above, or the platform's data folder]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub home: Option<PathBuf>,
-    /// A control plane elsewhere, as http://host:port [default: ORCHESTRATORD_URL, or the home's own daemon]
+    /// A control plane elsewhere, as http://host:port or https://host:port [default: ORCHESTRATORD_URL, or the home's own daemon]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub server: Option<String>,
     /// Print one JSON document, or one object a line for streams

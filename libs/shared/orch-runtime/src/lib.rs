@@ -19,6 +19,7 @@ mod settings;
 mod tasks;
 pub mod telemetry;
 mod termination;
+mod tls;
 mod token;
 
 pub use body::{BodyError, read_body};
@@ -27,12 +28,13 @@ pub use listener::{bind, check_exposure};
 pub use open_files::allow_many_open_files;
 pub use probe::{ProbeError, ProbeResponse, bounded_get, probe_get, probe_post, reachable_host};
 pub use request_id::RequestId;
-pub use serve::{ServeOptions, serve};
+pub use serve::{ServeOptions, serve, serve_encrypted};
 pub use settings::{
     AuthSettings, ControlPlaneSettings, FullPolicy, KEYS, Limits, NodeSettings, Origin, PlacementStrategy,
     Provider, RouteSetting, SettingKey, SettingKind, SettingValue, Settings, TokensFile,
 };
 pub use tasks::Tasks;
 pub use termination::termination;
+pub use tls::{TlsFiles, TlsIdentity};
 pub use token::{Token, TokenDigest, TokenError, TokenSet, presented_token};
 pub use tokio_util::sync::CancellationToken;

@@ -1,5 +1,6 @@
 //! How commands talk to a control plane.
 
+mod tls;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::{
     CapturedRequest, CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder,
     KeyView, Operation, RequestFilter, RequestView, RevokedKey, StartRequest, StopRequest, paths,
 };
+use tls::Trust;
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
 
 /// One look at an operation waits so long for its end.
@@ -25,33 +27,40 @@ pub struct Client {
     host: String,
     port: u16,
     token: Option<String>,
+    /// Absent, plain HTTP is spoken.
+    trust: Option<Trust>,
 }
 
 impl Client {
     /// The control plane that listens there.
     pub fn new(host: String, port: u16, token: Option<String>) -> Self {
-        Self { host, port, token }
+        Self { host, port, token, trust: None }
     }
 
-    /// A control plane elsewhere: `http://host:port`. Fails with 2 on anything else.
+    /// A control plane elsewhere: `http://host:port` or `https://host:port`. Fails with 2 on anything else. Over TLS
+    /// its certificate has to be vouched for by an authority of the system, or of `SSL_CERT_FILE` where that is set.
     pub fn remote(url: &str, token: Option<String>) -> Result<Self, Failure> {
         let bad =
             |why: &str| Failure::new(ExitCode::Usage, format!("{url} cannot be used as a server: {why}"));
         let uri: http::Uri = url.parse().map_err(|_| bad("it is not a URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad("only http:// is spoken so far"));
-        }
+        let port = match uri.scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            _ => return Err(bad("it does not begin with http:// or https://")),
+        };
         let host = uri.host().ok_or_else(|| bad("it names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: uri.port_u16().unwrap_or(80), token })
+        let trust = if port == 443 { Some(Trust::of_this_machine(&host)?) } else { None };
+        Ok(Self { host, port: uri.port_u16().unwrap_or(port), token, trust })
     }
 
     /// Where it listens.
     pub fn address(&self) -> String {
+        let scheme = if self.trust.is_some() { "https" } else { "http" };
         if self.host.contains(':') {
-            format!("http://[{}]:{}", self.host, self.port)
+            format!("{scheme}://[{}]:{}", self.host, self.port)
         } else {
-            format!("http://{}:{}", self.host, self.port)
+            format!("{scheme}://{}:{}", self.host, self.port)
         }
     }
 
@@ -237,11 +246,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_http_is_a_server_and_brackets_belong_to_the_url_alone() {
+    fn only_http_urls_are_servers_and_brackets_belong_to_the_url_alone() {
         let client = Client::remote("http://[::1]:9000", None).unwrap();
         assert_eq!((client.host.as_str(), client.port), ("::1", 9000));
         assert_eq!(client.address(), "http://[::1]:9000");
-        for bad in ["https://host", "host:80", "", "ftp://host"] {
+        for bad in ["host:80", "", "ftp://host"] {
             assert_eq!(Client::remote(bad, None).err().unwrap().exit, ExitCode::Usage, "{bad}");
         }
     }

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use orch_core::{ExitCode, Failure};
 use orch_runtime::{RequestId, read_body};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::Client;
@@ -67,6 +68,23 @@ impl Client {
             Ok(stream) => stream.map_err(|error| failed(&error))?,
             Err(error) => return Err(failed(&error)),
         };
+        let Some(trust) = &self.trust else { return self.speak(stream, request, limit).await };
+        match tokio::time::timeout(CONNECT_LIMIT, Box::pin(trust.secure(stream))).await {
+            // Boxed: a TLS connection is large, and most are plain.
+            Ok(Ok(secured)) => Box::pin(self.speak(secured, request, limit)).await,
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let failed =
+            |error: &dyn std::fmt::Display| self.unreachable(&error.to_string(), ExitCode::DaemonUnreachable);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(&error))?;

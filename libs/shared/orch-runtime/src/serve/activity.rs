@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,19 +123,19 @@ impl<B: Body> Body for WatchedBody<B> {
     }
 }
 
-/// A socket that tells when bytes arrive and when they cannot leave.
-pub(super) struct WatchedStream {
-    stream: TokioIo<TcpStream>,
+/// A connection that tells when bytes arrive and when they cannot leave.
+pub(super) struct WatchedStream<I> {
+    stream: TokioIo<I>,
     activity: Arc<Activity>,
 }
 
-impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+impl<I> WatchedStream<I> {
+    pub(super) fn new(stream: I, activity: Arc<Activity>) -> Self {
         Self { stream: TokioIo::new(stream), activity }
     }
 }
 
-impl Read for WatchedStream {
+impl<I: AsyncRead + Unpin> Read for WatchedStream<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +149,7 @@ impl Read for WatchedStream {
     }
 }
 
-impl Write for WatchedStream {
+impl<I: AsyncWrite + Unpin> Write for WatchedStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -21,19 +21,18 @@ use super::activity::{Activity, InFlight, Phase, WatchedBody, WatchedStream};
 /// hyper's buffer for one connection: also what it reads of a body and writes of a response at once.
 const MIN_BUFFER: usize = 128 * 1024;
 
-pub(super) async fn serve_connection<S, B>(
-    stream: TcpStream,
+pub(super) async fn serve_connection<I, S, B>(
+    stream: I,
     service: S,
     options: ServeOptions,
     drain: CancellationToken,
 ) where
+    I: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    // Small events of a stream are to leave at once. A socket that refuses is merely slower.
-    let _ = stream.set_nodelay(true);
     let activity = Arc::new(Activity::default());
     let watched = service_fn(|request| {
         let in_flight = InFlight::new(&activity);

@@ -6,6 +6,7 @@
 
 mod activity;
 mod connection;
+mod encrypted;
 
 use std::error::Error;
 use std::io;
@@ -19,8 +20,9 @@ use hyper::service::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::Tasks;
+use crate::{Tasks, TlsIdentity};
 use connection::serve_connection;
+use encrypted::{Secured, secure};
 
 /// How long accepting rests after a failure of the machine's (no more file handles, say).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -64,6 +66,25 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    serve_encrypted(listener, None, service, options, tasks).await;
+}
+
+/// The same, with TLS where there is an identity. Programs of this machine may speak plain HTTP all the same: what
+/// they say leaves it nowhere.
+pub async fn serve_encrypted<S, B>(
+    listener: TcpListener,
+    identity: Option<TlsIdentity>,
+    service: S,
+    options: ServeOptions,
+    tasks: Tasks,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let drain = tasks.token();
     let places = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
     loop {
@@ -80,10 +101,19 @@ where
             }
         };
         // Each connection watches a token of its own: sharing one would share its lock between all requests.
-        let (service, drain) = (service.clone(), drain.child_token());
+        let (service, drain, identity) = (service.clone(), drain.child_token(), identity.clone());
         tasks.spawn("http connection", async move {
             let _place = place;
-            serve_connection(stream, service, options, drain).await;
+            // Small events of a stream are to leave at once. A socket that refuses is merely slower.
+            let _ = stream.set_nodelay(true);
+            let Some(identity) = identity else {
+                return serve_connection(stream, service, options, drain).await;
+            };
+            match secure(stream, &identity, options.header_timeout, &drain).await {
+                Some(Secured::Encrypted(stream)) => serve_connection(*stream, service, options, drain).await,
+                Some(Secured::Near(stream)) => serve_connection(stream, service, options, drain).await,
+                None => {}
+            }
         });
     }
 }

@@ -85,7 +85,7 @@ pub const KEYS: &[SettingKey] = &[
         environment::ORCHESTRATORD_STORE,
     ),
     unset("orchestratord.store_file", Text, "a file that holds the value of store"),
-    unset("orchestratord.tls_cert", Text, "PEM file with the certificate chain"),
+    unset("orchestratord.tls_cert", Text, "PEM file with the certificate chain: with tls_key, TLS is spoken"),
     unset("orchestratord.tls_key", Text, "PEM file with the certificate's key"),
     variable(
         key("pool_managerd.addr", Address, "127.0.0.1:9200", "address the node listens on"),

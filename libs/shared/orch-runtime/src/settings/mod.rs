@@ -19,6 +19,7 @@ use toml::Table;
 
 use crate::environment;
 use crate::guard::{self, GuardSettings};
+use crate::tls::TlsFiles;
 use crate::token::TokenSet;
 pub use keys::{KEYS, SettingKey};
 use layers::Layers;
@@ -53,6 +54,8 @@ pub struct ControlPlaneSettings {
     pub addr: SocketAddr,
     pub node_timeout: Duration,
     pub placement_strategy: PlacementStrategy,
+    /// `tls_cert` and `tls_key`; absent, plain HTTP is spoken.
+    pub tls: Option<TlsFiles>,
 }
 
 /// How a replica is chosen among those that could take a request.
@@ -138,7 +141,7 @@ impl Settings {
         let providers = providers::read(file, &mut layers.problems);
         let routes = routes::read(file, &providers, &mut layers.problems);
         let settings = Self {
-            orchestratord: control_plane(layers),
+            orchestratord: control_plane(layers, folder),
             pool_managerd: node(layers),
             auth: auth(layers, environment, folder),
             limits: limits(layers),
@@ -168,7 +171,7 @@ impl Settings {
     }
 }
 
-fn control_plane(layers: &mut Layers<'_>) -> ControlPlaneSettings {
+fn control_plane(layers: &mut Layers<'_>, folder: &Path) -> ControlPlaneSettings {
     ControlPlaneSettings {
         addr: layers.address("orchestratord.addr"),
         node_timeout: Duration::from_millis(layers.number("orchestratord.node_timeout_ms")),
@@ -178,6 +181,25 @@ fn control_plane(layers: &mut Layers<'_>) -> ControlPlaneSettings {
             "random" => PlacementStrategy::Random,
             _ => PlacementStrategy::Affinity,
         },
+        tls: tls(layers, folder),
+    }
+}
+
+/// One without the other would be taken for encryption that is not there.
+fn tls(layers: &mut Layers<'_>, folder: &Path) -> Option<TlsFiles> {
+    const CERT: &str = "orchestratord.tls_cert";
+    const KEY: &str = "orchestratord.tls_key";
+    match (layers.text(CERT), layers.text(KEY)) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert: folder.join(cert), key: folder.join(key) }),
+        (Some(_), None) => {
+            layers.problem(CERT, "is set without orchestratord.tls_key");
+            None
+        }
+        (None, Some(_)) => {
+            layers.problem(KEY, "is set without orchestratord.tls_cert");
+            None
+        }
+        (None, None) => None,
     }
 }
 
@@ -286,15 +308,6 @@ fn reject_unbuilt(layers: &mut Layers<'_>, folder: &Path) {
             Ok(None) => layers.problem("orchestratord.store_file", "names a file that does not exist"),
             Err(error) => layers.problem("orchestratord.store_file", format_args!("cannot be read: {error}")),
         },
-    }
-    match (layers.text("orchestratord.tls_cert"), layers.text("orchestratord.tls_key")) {
-        (None, None) => {}
-        (Some(_), Some(_)) => layers.problem(
-            "orchestratord.tls_cert",
-            "is not built yet: let a proxy in front end TLS, and remove tls_cert and tls_key",
-        ),
-        (Some(_), None) => layers.problem("orchestratord.tls_cert", "is set without orchestratord.tls_key"),
-        (None, Some(_)) => layers.problem("orchestratord.tls_key", "is set without orchestratord.tls_cert"),
     }
 }
 

@@ -162,7 +162,6 @@ fn what_is_not_built_yet_is_refused_and_says_so() {
     for file in [
         "[orchestratord]\nstore = 'postgres://user:hunter2@db/orch'",
         "[orchestratord]\ncloud_profile = true",
-        "[orchestratord]\ntls_cert = 'c.pem'\ntls_key = 'k.pem'",
     ] {
         let message = Sources::file(file).refusal();
         assert!(message.contains("not built yet"), "{message}");
@@ -175,6 +174,15 @@ fn what_is_not_built_yet_is_refused_and_says_so() {
         message.contains("orchestratord.store_file names PostgreSQL, which is not built yet"),
         "{message}"
     );
+}
+
+#[test]
+fn a_certificate_lies_beside_the_settings_unless_its_path_is_whole() {
+    assert_eq!(Sources::file("").load().unwrap().orchestratord.tls, None);
+    let sources = Sources::file("[orchestratord]\ntls_cert = 'c.pem'\ntls_key = '/keys/k.pem'");
+    let files = sources.load().unwrap().orchestratord.tls.unwrap();
+    assert!(files.cert.is_absolute() && files.cert.ends_with("c.pem"), "{files:?}");
+    assert_eq!(files.key, std::path::Path::new("/keys/k.pem"));
 }
 
 #[test]
