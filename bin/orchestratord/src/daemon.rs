@@ -82,6 +82,7 @@ async fn live(
     let node_id = compose::node_id(&settings);
     let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
+    manager.manage_residency(compose::residency(&settings));
     let conditions = Conditions::default();
     let log_trouble = conditions.teller("request_log");
     let secrets = known_secrets(&daemon);

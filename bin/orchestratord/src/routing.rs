@@ -7,7 +7,7 @@ use gateway::{
     Loadable, Replica, ReplicaKey, RoutedInstance, RoutedNode, RoutingTable, TableHandle, hopelessness,
 };
 use orch_core::{DesiredState, InstanceName, ReplicaId, Status, UnixMillis};
-use pool_manager::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
+use pool_manager::{BoxFuture, Demand, ReplicaSnapshot, RequestSigns, Traffic};
 
 /// The gateway as the pool manager sees it.
 pub(crate) struct GatewayTraffic {
@@ -81,6 +81,21 @@ impl Traffic for GatewayTraffic {
         }
     }
 
+    fn demand(&self) -> Vec<Demand> {
+        let demand = self.table.demand().into_iter().map(|it| Demand {
+            instance: it.instance,
+            waiting: it.waiting,
+            oldest_wait: it.oldest.map(|oldest| oldest.elapsed()),
+            in_flight: it.in_flight,
+            idle_for: it.last_used.map(|used| used.elapsed()),
+        });
+        demand.collect()
+    }
+
+    fn demand_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.table.demand_changed())
+    }
+
     fn drain<'a>(
         &'a self,
         instance: &'a InstanceName,
@@ -96,6 +111,7 @@ impl Traffic for GatewayTraffic {
 /// What a request may hope for while the instance serves nobody.
 fn loadable(snapshot: &ReplicaSnapshot) -> Loadable {
     match (snapshot.desired, snapshot.status) {
+        (DesiredState::OnDemand, _) if snapshot.gave_up || snapshot.refused.is_some() => Loadable::No,
         (DesiredState::OnDemand, _) => Loadable::OnDemand,
         (DesiredState::Running, Status::Starting | Status::Running | Status::Stopping) => Loadable::Starting,
         _ => Loadable::No,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use engine_process::{ToolCommand, ToolError};
 use engine_provisioner::{EngineRequest, ToolRun, ToolRunner};
 use instance_config::InstanceConfig;
-use orch_core::{EngineProfile, ExitCode, Failure, HomeLayout, UnixMillis};
+use orch_core::{DeviceInfo, EngineProfile, ExitCode, Failure, HomeLayout, UnixMillis};
 use orch_runtime::environment;
+use pool_manager::residency::{MemoryBudget, ResidencyPolicy, ResidencySettings};
 use pool_manager::{EngineResolver, Node};
 use state_store::{LivingProcess, Migration, MigrationStep, OldProcess, StateStore};
 
@@ -66,6 +67,10 @@ impl EngineResolver for HomeEngines {
         let installed = registry.list().into_iter().find(|engine| engine.executable == executable);
         let recorded = installed.map(|engine| engine.version);
         Ok(EngineProfile { version: recorded.or(profile.version), ..profile })
+    }
+
+    fn devices(&self, executable: &Path) -> Vec<DeviceInfo> {
+        engine_provisioner::list_devices(executable, &Tools)
     }
 }
 
@@ -163,6 +168,15 @@ fn still_runs(process: &OldProcess) -> Option<LivingProcess> {
         exe: identity.executable,
         port: identity.port,
     })
+}
+
+/// How memory is shared between the instances of this machine.
+pub fn residency(settings: &orch_runtime::Settings) -> ResidencySettings {
+    let (limits, node) = (&settings.limits, &settings.pool_managerd);
+    ResidencySettings {
+        policy: ResidencyPolicy { min_residency: limits.min_residency, starvation: limits.starvation },
+        budget: MemoryBudget { host: node.memory, device: node.device_memory },
+    }
 }
 
 /// The name of this machine in the fleet.

@@ -15,7 +15,7 @@ use orch_core::{ExitCode, Failure, HomeLayout, InstanceName, ReplicaId, UnixMill
 use orch_runtime::{
     RequestId, ServeOptions, Settings, Tasks, TokenSet, bind, check_exposure, serve, termination,
 };
-use pool_manager::{BoxFuture, Node, PoolManager, ReplicaSnapshot, RequestSigns, Traffic};
+use pool_manager::{BoxFuture, Demand, Node, PoolManager, ReplicaSnapshot, RequestSigns, Traffic};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -48,6 +48,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let listener = bind(settings.pool_managerd.addr)?;
     let address = listener.local_addr().map_err(cannot_start)?;
     let manager = PoolManager::start(Arc::clone(&node), Arc::new(NoTraffic), &tasks.child()).await?;
+    manager.manage_residency(compose::residency(&settings));
     let state = ApiState {
         node: Arc::clone(&node),
         manager,
@@ -89,6 +90,14 @@ impl Traffic for NoTraffic {
 
     fn signs(&self, _: &InstanceName, _: ReplicaId) -> RequestSigns {
         RequestSigns::default()
+    }
+
+    fn demand(&self) -> Vec<Demand> {
+        Vec::new()
+    }
+
+    fn demand_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
     fn drain<'a>(&'a self, _: &'a InstanceName, _: ReplicaId, _: Duration) -> BoxFuture<'a, ()> {

@@ -23,6 +23,10 @@ impl EngineResolver for NoEngines {
     fn profile(&self, _: &Path) -> Result<EngineProfile, Failure> {
         Err(Failure::new(ExitCode::EngineNotFound, "none here"))
     }
+
+    fn devices(&self, _: &Path) -> Vec<orch_core::DeviceInfo> {
+        Vec::new()
+    }
 }
 
 /// A home with the instance `chat`, whose logs are kept for two days.

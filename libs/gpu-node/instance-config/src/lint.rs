@@ -243,26 +243,15 @@ fn check_silent_cut(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Fields of the format that this version reads and keeps, and does nothing about.
+/// Fields that do nothing, by themselves or beside others.
 fn check_without_effect(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     let lifecycle = &config.lifecycle;
-    let without_effect = [
-        (
-            lifecycle.load == LoadMode::OnDemand,
-            "lifecycle.load",
-            "on_demand is started by `up` only; requests do not load it yet",
-        ),
-        (
-            !lifecycle.idle_ttl.is_zero(),
-            "lifecycle.idle_ttl",
-            "has no effect yet: the model stays loaded until `down`",
-        ),
-        (
-            lifecycle.group.is_some(),
-            "lifecycle.group",
-            "has no effect yet: members of a group do not make room for each other",
-        ),
-    ];
+    let on_demand = lifecycle.load == LoadMode::OnDemand;
+    let without_effect = [(
+        !lifecycle.idle_ttl.is_zero() && !on_demand,
+        "lifecycle.idle_ttl",
+        "has no effect: only what is loaded on_demand is unloaded",
+    )];
     let set = without_effect.into_iter().filter(|(is_set, ..)| *is_set);
     findings.extend(set.map(|(_, field, message)| Finding::warning(field, message)));
 }

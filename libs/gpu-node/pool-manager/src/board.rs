@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use orch_core::{InstanceName, ReplicaId};
 
+use tokio::sync::Notify;
+
 use crate::traffic::{ReplicaSnapshot, Traffic};
 
 /// Collects the supervisors' snapshots and publishes the whole whenever one changes.
 pub(crate) struct Board {
     traffic: Arc<dyn Traffic>,
     replicas: Mutex<BTreeMap<(InstanceName, ReplicaId), ReplicaSnapshot>>,
+    news: Notify,
 }
 
 impl Board {
     pub(crate) fn new(traffic: Arc<dyn Traffic>) -> Self {
-        Self { traffic, replicas: Mutex::default() }
+        Self { traffic, replicas: Mutex::default(), news: Notify::new() }
     }
 
     pub(crate) fn traffic(&self) -> &dyn Traffic {
@@ -40,6 +43,7 @@ impl Board {
         replicas.insert(key, snapshot);
         // Published under the lock, so that an older picture never overtakes a newer one.
         self.traffic.publish(replicas.values().cloned().collect());
+        self.news.notify_one();
     }
 
     /// Takes a replica off the board.
@@ -47,7 +51,18 @@ impl Board {
         let mut replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
         if replicas.remove(&(instance.clone(), replica)).is_some() {
             self.traffic.publish(replicas.values().cloned().collect());
+            self.news.notify_one();
         }
+    }
+
+    /// Completes when something was put up or taken off since this was last awaited. For one listener.
+    pub(crate) async fn changed(&self) {
+        self.news.notified().await;
+    }
+
+    /// Makes [`Self::changed`] complete.
+    pub(crate) fn look_again(&self) {
+        self.news.notify_one();
     }
 
     /// Everything on the board.
@@ -65,7 +80,7 @@ mod tests {
     use orch_core::{DesiredState, Health, Status, UnixMillis};
 
     use super::*;
-    use crate::traffic::{BoxFuture, RequestSigns};
+    use crate::traffic::{BoxFuture, Demand, RequestSigns};
 
     /// Remembers what it was told.
     #[derive(Default)]
@@ -84,6 +99,14 @@ mod tests {
 
         fn signs(&self, _: &InstanceName, _: ReplicaId) -> RequestSigns {
             RequestSigns::default()
+        }
+
+        fn demand(&self) -> Vec<Demand> {
+            Vec::new()
+        }
+
+        fn demand_changed(&self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::pending())
         }
 
         fn drain<'a>(&'a self, _: &'a InstanceName, _: ReplicaId, _: Duration) -> BoxFuture<'a, ()> {
@@ -112,6 +135,11 @@ mod tests {
             restarts: 0,
             restarts_seen: BTreeMap::new(),
             last_error: None,
+            ready_since: None,
+            yielding: false,
+            load_after: None,
+            gave_up: false,
+            refused: None,
         }
     }
 

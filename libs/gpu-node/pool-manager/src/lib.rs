@@ -42,4 +42,4 @@ pub use node::{EngineResolver, Node};
 pub use plan::{StartPlan, preview_start};
 pub use probe::{ProbeReport, Prober};
 pub use remnants::{LeftReplica, Remnant, remnant, remnants};
-pub use traffic::{BoxFuture, ReplicaSnapshot, RequestSigns, Traffic};
+pub use traffic::{BoxFuture, Demand, ReplicaSnapshot, RequestSigns, Traffic};

@@ -4,6 +4,7 @@
 //! the effects; everything that decides whether a model restarts, waits or gives up is in this file.
 
 mod health;
+mod on_demand;
 
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,10 @@ pub enum Event {
     },
     /// The instance is to have fewer replicas, without this one. What is wanted of the instance stays as it is.
     Retire,
+    /// Requests wait for it: it is loaded, if it is wanted on demand.
+    Load,
+    /// Its place is needed, or nobody asks for it. What is wanted of it stays as it is.
+    Unload,
     /// It should run, nothing of it is there, and nobody waits for it: the reconciler's own start.
     Wanted,
     /// A living engine that belongs to this replica was found; it was started so long ago.
@@ -146,6 +151,8 @@ pub enum Effect {
         by_policy: bool,
         desired: DesiredState,
     },
+    /// A launch for requests that wait.
+    Load,
     Terminate {
         force: bool,
     },
@@ -231,6 +238,8 @@ pub struct Lifecycle {
     unwell_probes: u32,
     /// Since when an engine that was ready answers as if it loaded; a refused port looks the same.
     loading_again: Option<Instant>,
+    /// An instance that is wanted on demand and failed is not loaded again before then.
+    pub load_after: Option<Instant>,
 }
 
 impl Lifecycle {
@@ -247,6 +256,7 @@ impl Lifecycle {
             retired: false,
             unwell_probes: 0,
             loading_again: None,
+            load_after: None,
         }
     }
 
@@ -293,6 +303,8 @@ impl Lifecycle {
             Event::Down { force } => self.down(force),
             Event::Restart { desired, force } => self.restart(desired, force),
             Event::Retire => self.retire(),
+            Event::Load => self.load(),
+            Event::Unload => self.unload(),
             Event::Wanted => self.wanted(),
             Event::Adopted { ready, age } => self.adopted(ready, age, now),
             Event::FoundDead { reason } => self.after_crash(&reason, now, random),
@@ -344,6 +356,7 @@ impl Lifecycle {
 
     fn launch(&mut self, desired: DesiredState) -> Vec<Effect> {
         self.attempts = 0;
+        self.load_after = None;
         self.asked = true;
         self.phase = Phase::Launching;
         self.health = Health::Loading;
@@ -451,7 +464,13 @@ impl Lifecycle {
         let final_word = self.asked && failure.exit != ExitCode::PortInUse;
         if final_word || desired != DesiredState::Running || self.policy.restart.is_none() {
             self.phase = Phase::Failed;
-            return vec![Effect::RecordStartFailed { failure, retry: None }, failed];
+            let reason = failure.message.clone();
+            let mut effects = vec![Effect::RecordStartFailed { failure, retry: None }];
+            if desired == DesiredState::OnDemand {
+                effects.extend(self.load_failed(&reason, now, random));
+            }
+            effects.push(failed);
+            return effects;
         }
         let retry = self.plan_retry(now, random);
         let reason = failure.message.clone();
@@ -495,7 +514,7 @@ impl Lifecycle {
             // The next request loads it again.
             DesiredState::OnDemand => {
                 self.phase = Phase::GaveUp;
-                Vec::new()
+                self.load_failed(reason, now, random)
             }
             DesiredState::Stopped => {
                 self.phase = Phase::Stopped;

@@ -1,6 +1,7 @@
 //! All instances of a home under one roof: finds them, gives each a supervisor, and keeps looking whether what
 //! is wanted and what is there have drifted apart.
 
+mod loading;
 mod scaling;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use instance_config::{Catalog, discover};
 use orch_core::{DesiredState, ExitCode, Failure, InstanceName};
 use orch_runtime::Tasks;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::alone;
 use crate::board::Board;
@@ -21,6 +22,7 @@ use crate::policy::desired_after_up;
 use crate::pool::{Group, Pool};
 use crate::remnants::remnant;
 use crate::removal;
+use crate::residency::Scheduler;
 use crate::supervisor::Command;
 use crate::traffic::{ReplicaSnapshot, Traffic};
 
@@ -42,6 +44,8 @@ struct Shared {
     pools: Mutex<BTreeMap<InstanceName, Pool>>,
     /// Configs are read and applied by one after the other: what was read earlier never comes later.
     reading: Mutex<()>,
+    /// Absent in a program that leaves loading to its users.
+    scheduler: OnceCell<Arc<Scheduler>>,
 }
 
 impl PoolManager {
@@ -53,6 +57,7 @@ impl PoolManager {
             tasks: tasks.clone(),
             pools: Mutex::default(),
             reading: Mutex::default(),
+            scheduler: OnceCell::new(),
         };
         let manager = Self { shared: Arc::new(shared) };
         let catalog = manager.refresh().await?;
@@ -80,6 +85,7 @@ impl PoolManager {
     /// gone.
     pub async fn up(&self, selector: &str) -> Result<(), Failure> {
         let (group, desired) = self.find_to_start(selector).await?;
+        self.make_room(group.name()).await;
         let join = group.is_several();
         let started = group.ask(ExitCode::AlreadyRunning, |answer| Command::Up { desired, join, answer });
         let result = started.await;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use instance_config::InstanceConfig;
-use orch_core::{EngineProfile, Failure, HomeLayout};
+use orch_core::{DeviceInfo, EngineProfile, Failure, HomeLayout};
 use state_store::StateStore;
 
 /// Finds the engine that a config asks for. Given by the program that composes the house, so that this crate
@@ -15,6 +15,9 @@ pub trait EngineResolver: Send + Sync {
 
     /// What is known of this executable. Fails with 50 when it is gone.
     fn profile(&self, executable: &Path) -> Result<EngineProfile, Failure>;
+
+    /// The devices that this executable lists, with what is free on them now. Empty where it does not answer.
+    fn devices(&self, executable: &Path) -> Vec<DeviceInfo>;
 }
 
 /// One machine's home, opened for work.

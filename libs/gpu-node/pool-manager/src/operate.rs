@@ -31,6 +31,19 @@ pub(crate) enum LaunchCause {
     Wish,
     /// The restart policy: counted, the wish is left alone.
     Policy,
+    /// Requests that wait for an instance that is wanted on demand: the wish is left alone, and looked at again.
+    Demand,
+}
+
+impl LaunchCause {
+    /// What the lock tells others meanwhile.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            LaunchCause::User { .. } | LaunchCause::Wish => "up",
+            LaunchCause::Policy => "restart by policy",
+            LaunchCause::Demand => "load for requests",
+        }
+    }
 }
 
 /// A process that has been born and written down, not yet ready.
@@ -60,6 +73,10 @@ pub(crate) fn launch(
     };
     // Known from here on: a refusal below has a row to be written in, and leaves the wish as it was.
     make_known(node, instance)?;
+    if cause == LaunchCause::Demand && node.store.desired(&config.name)? != Some(DesiredState::OnDemand) {
+        let message = format!("{} is not wanted on demand any more", config.name);
+        return Err(Failure::new(ExitCode::NotRunning, message));
+    }
     let plan = plan_start(node, instance, replica, engine)?;
     if let LaunchCause::User { desired } = cause {
         node.store.set_desired(&config.name, desired, UnixMillis::now())?;
@@ -109,7 +126,6 @@ fn record_spawn(
 ) -> Result<(), Failure> {
     let spec = &plan.spec;
     let identity = &handle.identity;
-    let by_policy = cause == LaunchCause::Policy;
     let now = UnixMillis::now();
     let spawned = Spawned {
         name: &spec.instance,
@@ -121,14 +137,16 @@ fn record_spawn(
         cmdline: &spec.args,
         engine_version: spec.engine_version.as_deref(),
         config_hash: &spec.config_hash,
-        reset_restarts: !by_policy,
+        reset_restarts: matches!(cause, LaunchCause::User { .. } | LaunchCause::Wish),
     };
     node.store.record_spawned(&spawned, now)?;
-    let (event_type, verb) = if by_policy {
-        node.store.record_restarted(&spec.instance, spec.replica, now)?;
-        (EventType::Restarted, "restarted")
-    } else {
-        (EventType::InstanceStarted, "started")
+    let (event_type, verb) = match cause {
+        LaunchCause::Policy => {
+            node.store.record_restarted(&spec.instance, spec.replica, now)?;
+            (EventType::Restarted, "restarted")
+        }
+        LaunchCause::User { .. } | LaunchCause::Wish => (EventType::InstanceStarted, "started"),
+        LaunchCause::Demand => (EventType::InstanceStarted, "loaded on demand"),
     };
     let message = format!("{verb} as pid {} on port {}", identity.pid, identity.port);
     let meta = json!({"pid": identity.pid, "port": identity.port, "replica": spec.replica});

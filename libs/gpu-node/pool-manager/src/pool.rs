@@ -60,6 +60,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    pub(crate) fn name(&self) -> &InstanceName {
+        &self.name
+    }
+
     /// Whether there is more to it than one engine.
     pub(crate) fn is_several(&self) -> bool {
         self.members.len() > 1 || !self.leaving.is_empty()

@@ -52,6 +52,13 @@ impl Recorder<'_> {
         self.store.record_status(self.name, self.replica, Status::Stopping, health, None, now)
     }
 
+    /// Unloaded though it is still wanted: the next request loads it again.
+    pub(crate) fn unloaded(&self, why: &str) -> Result<(), StoreError> {
+        self.store.record_stopped(self.name, self.replica, UnixMillis::now())?;
+        let meta = json!({"unloaded": true, "reason": why});
+        self.event(EventLevel::Info, EventType::InstanceStopped, format!("unloaded: {why}"), Some(meta))
+    }
+
     /// One probe's finding.
     pub(crate) fn health_check(
         &self,

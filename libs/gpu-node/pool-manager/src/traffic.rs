@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orch_core::{DesiredState, Health, InstanceName, ReplicaId, Status, UnixMillis};
 
@@ -42,6 +42,16 @@ pub struct ReplicaSnapshot {
     /// Automatic restarts since this process began to look after it, by what made them necessary; only grows.
     pub restarts_seen: BTreeMap<&'static str, u64>,
     pub last_error: Option<String>,
+    /// Since when it has been ready; `None` while it is not.
+    pub ready_since: Option<Instant>,
+    /// It takes no new requests: somebody else has been waited for too long, or it is about to be unloaded.
+    pub yielding: bool,
+    /// After failed loads no request loads it before then.
+    pub load_after: Option<Instant>,
+    /// It failed too often: no request loads it until the next `up`.
+    pub gave_up: bool,
+    /// Why no request can load it now, though it is wanted on demand.
+    pub refused: Option<String>,
 }
 
 /// A boxed future, so that the port can be a trait object.
@@ -62,6 +72,20 @@ pub struct RequestSigns {
     pub last_status: u16,
 }
 
+/// What requests want of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    pub instance: InstanceName,
+    /// Requests that wait for it.
+    pub waiting: usize,
+    /// How long the oldest of them has been waiting.
+    pub oldest_wait: Option<Duration>,
+    /// Requests that its replicas are working on.
+    pub in_flight: usize,
+    /// Since its last request ended; `None` = it had none since it is loaded.
+    pub idle_for: Option<Duration>,
+}
+
 /// Told about every change before anybody who waits for it is answered: when `up` returns, requests are routed.
 pub trait Traffic: Send + Sync {
     /// The new truth about all replicas of this node.
@@ -72,6 +96,12 @@ pub trait Traffic: Send + Sync {
 
     /// How requests to a replica are going.
     fn signs(&self, instance: &InstanceName, replica: ReplicaId) -> RequestSigns;
+
+    /// What requests want of every instance that is published; empty where nobody counts them.
+    fn demand(&self) -> Vec<Demand>;
+
+    /// Completes when [`Self::demand`] may have changed since this was last awaited.
+    fn demand_changed(&self) -> BoxFuture<'_, ()>;
 
     /// Lets the requests in flight finish until `deadline`, then ends them and closes every connection to the
     /// engine (it ignores a request to stop while somebody is connected).

@@ -30,7 +30,7 @@ pub use github::{Endpoints, Release, latest_release};
 pub use install::{InstallRequest, Source, install};
 pub use older::{EngineRemark, OlderEngine, OlderEngines, older_engines};
 pub use ports::{Progress, SilentProgress, ToolRun, ToolRunner};
-pub use probe::probe;
+pub use probe::{list_devices, probe};
 pub use profiles::{known_profile, probe_and_remember};
 pub use registry::{InstalledEngine, Registry, remove, set_default};
 pub use resolve::{EngineOrigin, EngineRequest, ResolvedEngine, resolve};

@@ -42,6 +42,12 @@ pub fn probe(executable: &Path, runner: &dyn ToolRunner) -> Result<EngineProfile
     })
 }
 
+/// The devices that an executable lists, with what is free on them now. Blocking; empty where it does not answer.
+pub fn list_devices(executable: &Path, runner: &dyn ToolRunner) -> Vec<DeviceInfo> {
+    let run = ask(runner, executable, "--list-devices", DEVICES_LIMIT).ok().filter(ToolRun::succeeded);
+    run.map(|run| parse_devices(&run.stdout)).unwrap_or_default()
+}
+
 fn ask(runner: &dyn ToolRunner, executable: &Path, flag: &str, limit: Duration) -> io::Result<ToolRun> {
     for _ in 0..BUSY_ATTEMPTS {
         match runner.run(executable, &[flag.to_owned()], &[], limit, &mut |_| {}) {

@@ -11,18 +11,18 @@ use super::planner::{Eviction, Obstacle, Plan, ResidencyPolicy, Resident, Urgenc
 
 /// What a look at the node showed.
 #[derive(Clone, Debug, Default)]
-pub struct Picture {
+pub(super) struct Picture {
     /// What requests wait for, and what nobody can load: as soon as it could be, it may be asked for again.
-    pub wants: Vec<Want>,
-    pub residents: Vec<Resident>,
+    pub(super) wants: Vec<Want>,
+    pub(super) residents: Vec<Resident>,
     /// Residents that are unloaded after so long without a request.
-    pub idle_ttl: BTreeMap<InstanceName, Duration>,
-    pub ledger: Ledger,
+    pub(super) idle_ttl: BTreeMap<InstanceName, Duration>,
+    pub(super) ledger: Ledger,
 }
 
 /// What is to be done about one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Unload these, wait until their memory is free, and load it.
     Swap { load: InstanceName, evict: Vec<Eviction> },
     /// Nobody asked for it for its time to live.
@@ -31,18 +31,18 @@ pub enum Action {
 
 /// The answer to a picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
-    pub actions: Vec<Action>,
+pub(super) struct Decision {
+    pub(super) actions: Vec<Action>,
     /// Who takes no new requests from now on, and for whom; everybody else does.
-    pub yielding: BTreeMap<InstanceName, InstanceName>,
+    pub(super) yielding: BTreeMap<InstanceName, InstanceName>,
     /// What nobody can load now, and why.
-    pub refused: BTreeMap<InstanceName, Obstacle>,
+    pub(super) refused: BTreeMap<InstanceName, Obstacle>,
     /// Look again after so long, even if nothing happens.
-    pub again: Option<Duration>,
+    pub(super) again: Option<Duration>,
 }
 
 /// Decides for every want, whoever waited longest first.
-pub fn decide(picture: &Picture, policy: &ResidencyPolicy) -> Decision {
+pub(super) fn decide(picture: &Picture, policy: &ResidencyPolicy) -> Decision {
     let mut decision = Decision::default();
     let mut residents = picture.residents.clone();
     let mut ledger = picture.ledger.clone();
@@ -89,7 +89,7 @@ fn on_its_way(want: &Want) -> Resident {
         in_flight: 0,
         waiting: 0,
         idle_for: Duration::ZERO,
-        resident_for: Duration::ZERO,
+        loaded_for: Duration::ZERO,
         yielding: false,
     }
 }

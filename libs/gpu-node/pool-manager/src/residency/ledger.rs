@@ -11,19 +11,19 @@ const MARGIN: ByteCount = ByteCount::from_mib(256);
 
 /// What a place has to give.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capacity {
+pub(super) struct Capacity {
     /// The product name of a device; `None` for the host.
-    pub name: Option<String>,
+    pub(super) name: Option<String>,
     /// What engines may take together: all of it, or the budget of the settings where that is less.
-    pub usable: ByteCount,
+    pub(super) usable: ByteCount,
     /// What is free now, as the system or the driver tells; `None` where nobody does.
-    pub free: Option<ByteCount>,
+    pub(super) free: Option<ByteCount>,
 }
 
 /// Where a figure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Basis {
+pub(super) enum Basis {
     /// By the size rule, before or while it loads.
     Estimated,
     /// As the system or the driver told of the running engine.
@@ -32,32 +32,32 @@ pub enum Basis {
 
 /// What one instance holds in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    pub reserved: ByteCount,
+pub(super) struct Held {
+    pub(super) reserved: ByteCount,
     /// What of it is really taken by now, and missing from what is free.
-    pub taken: ByteCount,
-    pub basis: Basis,
+    pub(super) taken: ByteCount,
+    pub(super) basis: Basis,
 }
 
 /// All that one instance holds.
-pub type Holding = BTreeMap<Place, Held>;
+pub(super) type Holding = BTreeMap<Place, Held>;
 
 /// The book of one machine.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    pub places: BTreeMap<Place, Capacity>,
-    pub holdings: BTreeMap<InstanceName, Holding>,
+pub(super) struct Ledger {
+    pub(super) places: BTreeMap<Place, Capacity>,
+    pub(super) holdings: BTreeMap<InstanceName, Holding>,
 }
 
 impl Ledger {
     /// What is reserved in a place by everybody.
-    pub fn reserved(&self, place: &Place) -> ByteCount {
+    pub(super) fn reserved(&self, place: &Place) -> ByteCount {
         self.sum(place, &[], |held| held.reserved)
     }
 
     /// What a newcomer may take in a place if these were gone. `None` where nothing is known of the place: what is
     /// not known refuses nobody.
-    pub fn available_without(&self, place: &Place, gone: &[&InstanceName]) -> Option<ByteCount> {
+    pub(super) fn available_without(&self, place: &Place, gone: &[&InstanceName]) -> Option<ByteCount> {
         let capacity = self.places.get(place)?;
         let by_book = capacity.usable.0.saturating_sub(self.sum(place, gone, |held| held.reserved).0);
         let Some(free) = capacity.free else { return Some(ByteCount(by_book)) };
@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     /// The places in which a newcomer finds less than it needs, if these were gone.
-    pub fn shortages(&self, need: &BTreeMap<Place, ByteCount>, gone: &[&InstanceName]) -> Vec<Place> {
+    pub(super) fn shortages(&self, need: &BTreeMap<Place, ByteCount>, gone: &[&InstanceName]) -> Vec<Place> {
         let is_short = |(place, bytes): &(&Place, &ByteCount)| {
             self.available_without(place, gone).is_some_and(|available| available < **bytes)
         };
@@ -86,7 +86,7 @@ impl Ledger {
 }
 
 /// What an engine that is not there yet, or still loads, is booked with.
-pub fn expected(estimate: &MemoryEstimate, taken: &BTreeMap<Place, ByteCount>) -> Holding {
+pub(super) fn expected(estimate: &MemoryEstimate, taken: &BTreeMap<Place, ByteCount>) -> Holding {
     let held = |(place, share): (&Place, &instance_config::MemoryShare)| {
         let taken = taken.get(place).copied().unwrap_or_default();
         let reserved = share.total().max(taken);
@@ -97,7 +97,7 @@ pub fn expected(estimate: &MemoryEstimate, taken: &BTreeMap<Place, ByteCount>) -
 
 /// What a running engine is booked with: what was measured, where something was. Of the host's memory it is never less
 /// than weights and cache: the system brings the pages of a file only when they are asked for.
-pub fn measured(estimate: &MemoryEstimate, measured: &BTreeMap<Place, ByteCount>) -> Holding {
+pub(super) fn measured(estimate: &MemoryEstimate, measured: &BTreeMap<Place, ByteCount>) -> Holding {
     let mut holding = expected(estimate, measured);
     for (place, taken) in measured {
         let certain = match place {

@@ -2,6 +2,15 @@
 //!
 //! Read first: [`planner::plan`], which says what has to go for one newcomer, and [`ledger::Ledger`], who holds what.
 
-pub mod decision;
-pub mod ledger;
-pub mod planner;
+mod book;
+mod decision;
+mod ledger;
+mod planner;
+mod report;
+mod scheduler;
+
+pub use book::MemoryBudget;
+pub use planner::ResidencyPolicy;
+pub use report::{EvictionReport, HolderReport, MemoryReport, NeedReport, PlaceReport, PlanReport};
+pub use scheduler::ResidencySettings;
+pub(crate) use scheduler::Scheduler;

@@ -29,18 +29,18 @@ pub struct ResidencyPolicy {
 
 /// What is to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
-    pub instance: InstanceName,
-    pub group: Option<String>,
-    pub need: BTreeMap<Place, ByteCount>,
+pub(super) struct Want {
+    pub(super) instance: InstanceName,
+    pub(super) group: Option<String>,
+    pub(super) need: BTreeMap<Place, ByteCount>,
     /// The need is a bound: where more is asked than there could be, all there could be will do.
-    pub at_most: bool,
-    pub urgency: Urgency,
+    pub(super) at_most: bool,
+    pub(super) urgency: Urgency,
 }
 
 /// Who asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// Requests that wait; the oldest for so long, and loading takes about that.
     Requests { oldest_wait: Duration, load_time: Duration },
     /// A user who said so: nobody's minimum stay counts, but requests in flight do.
@@ -50,7 +50,7 @@ pub enum Urgency {
 /// Who must not be evicted, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Protection {
+pub(super) enum Protection {
     Pinned,
     Always,
     Manual,
@@ -68,33 +68,33 @@ impl fmt::Display for Protection {
 
 /// Somebody who is loaded, or on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resident {
-    pub instance: InstanceName,
-    pub group: Option<String>,
-    pub protection: Option<Protection>,
+pub(super) struct Resident {
+    pub(super) instance: InstanceName,
+    pub(super) group: Option<String>,
+    pub(super) protection: Option<Protection>,
     /// Ready; not on its way in or out.
-    pub settled: bool,
-    pub in_flight: usize,
-    pub waiting: usize,
+    pub(super) settled: bool,
+    pub(super) in_flight: usize,
+    pub(super) waiting: usize,
     /// Since its last request, or since it was ready.
-    pub idle_for: Duration,
+    pub(super) idle_for: Duration,
     /// Since it was ready.
-    pub resident_for: Duration,
+    pub(super) loaded_for: Duration,
     /// It takes no new requests, because somebody starves.
-    pub yielding: bool,
+    pub(super) yielding: bool,
 }
 
 /// One who has to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Eviction {
-    pub instance: InstanceName,
-    pub why: Why,
+pub(super) struct Eviction {
+    pub(super) instance: InstanceName,
+    pub(super) why: Why,
 }
 
 /// Why somebody has to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub(super) enum Why {
     /// Only one of a group is loaded at a time.
     Group(String),
     /// Its memory there is needed.
@@ -113,7 +113,7 @@ impl fmt::Display for Why {
 /// What stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Obstacle {
+pub(super) enum Obstacle {
     /// It serves, or has requests that wait.
     Busy(InstanceName),
     /// It is on its way in or out.
@@ -144,7 +144,7 @@ impl fmt::Display for Obstacle {
 
 /// What is to be done about a want.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub(super) enum Plan {
     /// These go, then it is loaded.
     Load { evict: Vec<Eviction> },
     /// It starves: these take no new requests, and go when they are done.
@@ -156,7 +156,7 @@ pub enum Plan {
 }
 
 /// What has to be done so that `want` is loaded next to, or instead of, the residents.
-pub fn plan(want: &Want, residents: &[Resident], ledger: &Ledger, policy: &ResidencyPolicy) -> Plan {
+pub(super) fn plan(want: &Want, residents: &[Resident], ledger: &Ledger, policy: &ResidencyPolicy) -> Plan {
     let residents: Vec<&Resident> = residents.iter().filter(|it| it.instance != want.instance).collect();
     if let Some(obstacle) = taken_group(want, &residents) {
         return Plan::Impossible { obstacle };
@@ -191,7 +191,7 @@ pub fn plan(want: &Want, residents: &[Resident], ledger: &Ledger, policy: &Resid
 /// Whoever has nothing to do, the least recently used first; then the busy ones, the longest resident first.
 fn order(it: &Resident) -> (bool, std::cmp::Reverse<Duration>, &InstanceName) {
     let busy = it.in_flight > 0 || it.waiting > 0 || !it.settled;
-    (busy, std::cmp::Reverse(if busy { it.resident_for } else { it.idle_for }), &it.instance)
+    (busy, std::cmp::Reverse(if busy { it.loaded_for } else { it.idle_for }), &it.instance)
 }
 
 fn is_mate(want: &Want, it: &Resident) -> bool {
@@ -232,7 +232,7 @@ fn obstacle_of(it: &Resident, want: &Want, policy: &ResidencyPolicy) -> Option<O
     if !it.settled {
         return Some(Obstacle::Moving(name));
     }
-    if it.resident_for < policy.min_residency && want.urgency != Urgency::User {
+    if it.loaded_for < policy.min_residency && want.urgency != Urgency::User {
         return Some(Obstacle::Fresh(name));
     }
     let busy = it.in_flight > 0 || (it.waiting > 0 && !it.yielding);
@@ -255,7 +255,7 @@ fn starves(want: &Want, policy: &ResidencyPolicy) -> bool {
 fn again(want: &Want, candidates: &[&Resident], policy: &ResidencyPolicy) -> Option<Duration> {
     let Urgency::Requests { oldest_wait, load_time } = want.urgency else { return None };
     let starving = patience(policy, load_time).saturating_sub(oldest_wait);
-    let settled = candidates.iter().map(|it| policy.min_residency.saturating_sub(it.resident_for));
+    let settled = candidates.iter().map(|it| policy.min_residency.saturating_sub(it.loaded_for));
     settled.chain([starving]).filter(|left| !left.is_zero()).min()
 }
 

@@ -28,7 +28,7 @@ fn idle(instance: &str, seconds: u64) -> Resident {
         in_flight: 0,
         waiting: 0,
         idle_for: Duration::from_secs(seconds),
-        resident_for: Duration::from_secs(1000),
+        loaded_for: Duration::from_secs(1000),
         yielding: false,
     }
 }
@@ -103,7 +103,7 @@ fn who_yields_goes_when_its_last_request_is_done_whatever_waits() {
 
 #[test]
 fn who_was_loaded_just_now_stays_for_a_minimum_but_not_against_a_user() {
-    let residents = [Resident { resident_for: Duration::from_secs(4), ..idle("fresh", 4) }];
+    let residents = [Resident { loaded_for: Duration::from_secs(4), ..idle("fresh", 4) }];
     let book = ledger(&[("fresh", 20)]);
     let waits = plan(&want("new", 20, 59), &residents, &book, &POLICY);
     let Plan::Wait { obstacles, again } = waits else { panic!("{waits:?}") };
@@ -159,14 +159,14 @@ fn a_resident(number: usize) -> impl Strategy<Value = (Resident, Holding)> {
     let work = (0usize..2, 0usize..2, 0u64..200, 0u64..40);
     let flags = (any::<bool>(), proptest::bool::weighted(0.9));
     (protection, group, work, flags, 0u64..12, 0u64..12).prop_map(
-        move |(protection, group, (in_flight, waiting, idle_for, resident_for), flags, first, second)| {
+        move |(protection, group, (in_flight, waiting, idle_for, loaded_for), flags, first, second)| {
             let resident = Resident {
                 protection,
                 group,
                 in_flight,
                 waiting,
                 idle_for: Duration::from_secs(idle_for),
-                resident_for: Duration::from_secs(resident_for),
+                loaded_for: Duration::from_secs(loaded_for),
                 yielding: flags.0,
                 settled: flags.1,
                 ..idle(&format!("r{number}"), 0)
@@ -217,7 +217,7 @@ proptest! {
                     let victim = find(eviction);
                     prop_assert!(victim.protection.is_none() && victim.in_flight == 0 && victim.settled);
                     prop_assert!(victim.yielding || victim.waiting == 0);
-                    let stayed = victim.resident_for >= POLICY.min_residency;
+                    let stayed = victim.loaded_for >= POLICY.min_residency;
                     prop_assert!(user || stayed);
                     let without: Vec<_> = victims.iter().copied().filter(|it| **it != victim.instance).collect();
                     let needed = !book.shortages(&wanted.need, &without).is_empty();

@@ -84,7 +84,7 @@ impl World {
                 in_flight: usize::from(model.serving_until.is_some()),
                 waiting: model.queue.len(),
                 idle_for: self.now.saturating_sub(model.last_used.max(ready)),
-                resident_for: self.now.saturating_sub(ready),
+                loaded_for: self.now.saturating_sub(ready),
                 yielding: self.yielding.contains(&name(number)),
             });
         }

@@ -13,7 +13,7 @@ const TOOL: &str = "nvidia-smi";
 
 /// Remembers what NVIDIA's driver said last, and whether there is one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GpuMemory {
+pub(crate) struct GpuMemory {
     asked: Option<Instant>,
     absent: bool,
     known: HashMap<u32, ByteCount>,
@@ -21,7 +21,7 @@ pub(super) struct GpuMemory {
 
 impl GpuMemory {
     /// The memory of these processes. Blocks for as long as the driver's tool takes, within a limit.
-    pub(super) fn look(mut self, pids: &[u32]) -> (Self, HashMap<u32, ByteCount>) {
+    pub(crate) fn look(mut self, pids: &[u32]) -> (Self, HashMap<u32, ByteCount>) {
         if pids.is_empty() {
             return (self, HashMap::new());
         }

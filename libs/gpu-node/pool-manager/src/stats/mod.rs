@@ -5,7 +5,7 @@
 
 mod devices;
 mod engine_counters;
-mod gpu_memory;
+pub(crate) mod gpu_memory;
 mod rates;
 mod reading;
 mod sampler;

@@ -23,6 +23,7 @@ impl Supervisor {
                 }
                 self.begin_termination(force);
             }
+            Effect::Load => self.launch_as(LaunchCause::Demand),
             Effect::Hasten => self.hasten(),
             Effect::RecordDesired { desired } => {
                 let instance = self.instance.clone();
@@ -43,7 +44,13 @@ impl Supervisor {
             Effect::RecordStopped if std::mem::take(&mut self.reconciling) => {
                 self.record(|recorder| recorder.reconciled("it ran though it should not; stopped")).await;
             }
-            Effect::RecordStopped => self.record(|recorder| recorder.stopped()).await,
+            Effect::RecordStopped => {
+                self.yielding = false;
+                match self.unloading.take() {
+                    Some(why) => self.record(move |recorder| recorder.unloaded(&why)).await,
+                    None => self.record(|recorder| recorder.stopped()).await,
+                }
+            }
             Effect::RecordSick { reason } => {
                 self.restart_reason = Some("unhealthy");
                 self.last_error = Some(reason.clone());
@@ -89,10 +96,15 @@ impl Supervisor {
             (false, true) => LaunchCause::User { desired },
             (false, false) => LaunchCause::Wish,
         };
+        self.launch_as(cause);
+    }
+
+    fn launch_as(&mut self, cause: LaunchCause) {
+        self.yielding = false;
         let (node, instance, replica) = (Arc::clone(&self.node), self.instance.clone(), self.replica);
         let lock = Arc::clone(&self.lock);
         let work = self.tasks.spawn_blocking("launch", move || {
-            let operation = if by_policy { "restart by policy" } else { "up" };
+            let operation = cause.operation();
             let held = lock.join(&node, &instance.config.name, operation)?;
             lock.one_launch(|| operate::launch(&node, &held, &instance, replica, cause)).map(Box::new)
         });

@@ -2,6 +2,7 @@
 //! the machine decides. Others hold a [`SupervisorHandle`].
 
 mod effects;
+mod loading;
 mod takeover;
 mod usefulness;
 
@@ -61,6 +62,19 @@ pub(crate) enum Command {
     },
     /// It was to go, and is wanted again.
     Keep,
+    /// Requests wait for it: it is loaded, if it is still wanted on demand.
+    Load {
+        answer: Answer,
+    },
+    /// Its place is needed, or nobody asks for it: it ends unless it serves somebody. It stays wanted on demand.
+    Unload {
+        why: String,
+        answer: Answer,
+    },
+    /// It takes no new requests, or does again.
+    Yield(bool),
+    /// Why no request can load it now.
+    Refuse(Option<String>),
     /// The config file changed.
     Config(Box<LoadedInstance>),
     /// The config file went away while the engine ran.
@@ -137,6 +151,12 @@ pub(crate) struct Supervisor {
     restart_reason: Option<&'static str>,
     last_error: Option<String>,
     drain: Duration,
+    /// It takes no new requests.
+    yielding: bool,
+    /// Why no request can load it now.
+    refused: Option<String>,
+    /// Why the unloading under way began.
+    unloading: Option<String>,
     /// The stop under way is the reconciler's, not a user's.
     reconciling: bool,
     waiting: Vec<(Goal, Answer)>,
@@ -183,6 +203,9 @@ impl Supervisor {
             restart_reason: None,
             last_error: None,
             drain: Duration::ZERO,
+            yielding: false,
+            refused: None,
+            unloading: None,
             reconciling: false,
             waiting: Vec::new(),
             inbox,
@@ -296,6 +319,10 @@ impl Supervisor {
                 self.step(Event::Retire).await;
             }
             Command::Keep => self.keep().await,
+            Command::Load { answer } => self.command_load(answer).await,
+            Command::Unload { why, answer } => self.command_unload(why, answer).await,
+            Command::Yield(yielding) => self.yielding = yielding,
+            Command::Refuse(why) => self.refused = why,
             Command::Config(instance) => self.take_config(instance.of_replica(self.replica)).await,
             Command::ConfigGone => {
                 // It serves on until somebody stops it, but nothing starts it again.
@@ -491,7 +518,7 @@ impl Supervisor {
             status: self.machine.status(),
             health: self.machine.health,
             desired: self.machine.desired,
-            routable: engine.is_some() && self.machine.is_routable(),
+            routable: engine.is_some() && self.machine.is_routable() && !self.yielding,
             address: engine.and_then(|engine| engine.address),
             pid: engine.map(|engine| engine.identity.pid),
             engine_version: engine.and_then(|engine| engine.version.clone()),
@@ -505,6 +532,11 @@ impl Supervisor {
             restarts: self.restarts,
             restarts_seen: self.restarts_seen.clone(),
             last_error: self.last_error.clone(),
+            ready_since: self.machine.ready_since(),
+            yielding: self.yielding,
+            load_after: self.machine.load_after,
+            gave_up: self.machine.gave_up_loading(),
+            refused: self.refused.clone(),
         });
     }
 

@@ -37,6 +37,9 @@ pub(super) const STORE: &str = "orchestratord.store";
 const YEAR_S: u64 = 31_536_000;
 const YEAR_MS: u64 = YEAR_S * 1000;
 
+/// A petabyte.
+const MOST_MIB: u64 = 1 << 30;
+
 const fn key(
     path: &'static str,
     kind: SettingKind,
@@ -111,6 +114,16 @@ pub const KEYS: &[SettingKey] = &[
             "time between heartbeats",
         ),
         environment::POOL_MANAGERD_HEARTBEAT_INTERVAL_MS,
+    ),
+    unset(
+        "pool_managerd.memory_mb",
+        Number { max: MOST_MIB },
+        "most host memory that all engines may take together, in MiB; all there is if not set",
+    ),
+    unset(
+        "pool_managerd.device_memory_mb",
+        Number { max: MOST_MIB },
+        "most memory of each device that all engines may take together, in MiB; all there is if not set",
     ),
     unset("auth.tokens_file", Text, "file with bearer tokens, one a line"),
     key("auth.hosts", List, "", "names besides localhost under which an open home may be asked"),

@@ -92,6 +92,14 @@ impl<'a> Layers<'a> {
         self.read_or_default(path, |raw| number(raw, max))
     }
 
+    /// A number that need not be set.
+    pub(super) fn optional_number(&mut self, path: &'static str) -> Option<u64> {
+        let SettingKind::Number { max } = find(path).kind else {
+            unreachable!("{path} is a number in the table")
+        };
+        self.read(path, |raw| number(raw, max))
+    }
+
     pub(super) fn choice(&mut self, path: &'static str) -> &'static str {
         let SettingKind::Choice(choices) = find(path).kind else {
             unreachable!("{path} is a choice in the table")

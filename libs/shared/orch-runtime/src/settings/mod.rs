@@ -76,6 +76,10 @@ pub struct NodeSettings {
     pub advertise: Option<String>,
     pub orchestratord_url: Option<String>,
     pub heartbeat_interval: Duration,
+    /// What engines may take together on the host; absent: all there is.
+    pub memory: Option<ByteCount>,
+    /// The same on each device.
+    pub device_memory: Option<ByteCount>,
 }
 
 /// `[auth]`, and the tokens of the environment.
@@ -210,6 +214,8 @@ fn node(layers: &mut Layers<'_>) -> NodeSettings {
         advertise: url(layers, "pool_managerd.advertise"),
         orchestratord_url: url(layers, "pool_managerd.orchestratord_url"),
         heartbeat_interval: Duration::from_millis(layers.number("pool_managerd.heartbeat_interval_ms")),
+        memory: layers.optional_number("pool_managerd.memory_mb").map(ByteCount::from_mib),
+        device_memory: layers.optional_number("pool_managerd.device_memory_mb").map(ByteCount::from_mib),
     }
 }
 
