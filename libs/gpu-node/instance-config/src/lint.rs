@@ -65,7 +65,7 @@ pub fn lint_instance(instance: &LoadedInstance, catalog: &Catalog, facts: &LintF
     check_engine(config, facts, &mut findings);
     check_memory(instance, facts, &mut findings);
     crate::replicas::check(config, &mut findings);
-    check_without_effect(config, &mut findings);
+    check_lifecycle(config, &mut findings);
     let said = findings.into_iter().map(|finding| finding.of(config.name.as_str()));
     instance.findings.iter().cloned().chain(said).collect()
 }
@@ -243,17 +243,15 @@ fn check_silent_cut(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Fields that do nothing, by themselves or beside others.
-fn check_without_effect(config: &InstanceConfig, findings: &mut Vec<Finding>) {
+fn check_lifecycle(config: &InstanceConfig, findings: &mut Vec<Finding>) {
     let lifecycle = &config.lifecycle;
-    let on_demand = lifecycle.load == LoadMode::OnDemand;
-    let without_effect = [(
-        !lifecycle.idle_ttl.is_zero() && !on_demand,
-        "lifecycle.idle_ttl",
-        "has no effect: only what is loaded on_demand is unloaded",
-    )];
-    let set = without_effect.into_iter().filter(|(is_set, ..)| *is_set);
-    findings.extend(set.map(|(_, field, message)| Finding::warning(field, message)));
+    if !lifecycle.idle_ttl.is_zero() && lifecycle.load != LoadMode::OnDemand {
+        let message = "has no effect: only what is loaded on_demand is unloaded";
+        findings.push(
+            Finding::warning("lifecycle.idle_ttl", message)
+                .suggest("set lifecycle.load to on_demand as well"),
+        );
+    }
 }
 
 fn check_engine(config: &InstanceConfig, facts: &LintFacts<'_>, findings: &mut Vec<Finding>) {

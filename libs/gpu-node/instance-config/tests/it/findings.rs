@@ -67,14 +67,11 @@ fn a_sound_config_gives_no_finding() {
 }
 
 #[test]
-fn fields_without_an_effect_yet_are_told() {
-    for (config, field) in [
-        (json!({"lifecycle": {"load": "on_demand"}}), "lifecycle.load"),
-        (json!({"lifecycle": {"idle_ttl": 90}}), "lifecycle.idle_ttl"),
-        (json!({"lifecycle": {"group": "big"}}), "lifecycle.group"),
-    ] {
-        finds(&config, &Facts::none(), &format!("warning {field}: "));
-    }
+fn a_time_to_live_of_what_only_its_user_unloads_has_no_effect_and_that_is_told() {
+    let manual = json!({"lifecycle": {"idle_ttl": 90}});
+    finds(&manual, &Facts::none(), "warning lifecycle.idle_ttl: has no effect");
+    let on_demand = json!({"lifecycle": {"load": "on_demand", "idle_ttl": 90, "group": "big"}});
+    assert_eq!(found(&on_demand, &Facts::none()), [] as [&str; 0]);
 }
 
 #[test]
