@@ -231,3 +231,37 @@ fn up_of_a_manual_instance_makes_room_and_it_is_never_evicted_itself() {
     assert_eq!(ask(&daemon, "a").status, 503);
     assert!(is_loaded(&home, "b"));
 }
+
+#[test]
+fn plan_load_and_gpu_list_tell_who_holds_what_and_who_would_go_with_and_without_a_daemon() {
+    let home = Home::fake();
+    on_demand(&home, "a", &json!({}), &json!({}));
+    on_demand(&home, "b", &json!({}), &json!({}));
+    settings(&home, &budget(1, 20));
+    let alone = home.json(&["plan-load", "b", "--json"]);
+    assert_eq!(alone["plan"]["verdict"], "fits", "{alone}");
+    let host = &alone["places"][0];
+    assert_eq!((&host["place"], &host["usable_bytes"]), (&json!("host"), &json!(BUDGET_MIB << 20)));
+    assert_eq!(alone["plan"]["needs"][0]["weights_bytes"], json!(MODEL_BYTES));
+
+    let daemon = home.start_daemon();
+    answered(&daemon, "a");
+    wait_for("its shortest stay to be over", SOON, || {
+        home.json(&["plan-load", "b", "--json"])["plan"]["verdict"] == "evicts"
+    });
+    let told = home.json(&["plan-load", "b", "--json"]);
+    assert_eq!(told["plan"]["evicts"][0]["instance"], "a", "{told}");
+    let held = &told["places"][0]["holders"][0];
+    assert_eq!((&held["instance"], &held["basis"]), (&json!("a"), &json!("measured")), "{told}");
+    assert!(
+        held["reserved_bytes"].as_u64() >= Some(MODEL_BYTES),
+        "files count though they are not all there"
+    );
+    let text = home.ok(&["plan-load", "b"]).stdout;
+    assert!(text.contains("evicts a: its memory is needed (host)"), "{text}");
+    let text = home.ok(&["gpu", "list"]).stdout;
+    assert!(text.contains("HELD BY") && text.contains("host"), "{text}");
+    home.run(&["plan-load", "nobody"]).expect_exit(13);
+    let fit = home.describe("b")["memory_fit"].clone();
+    assert_eq!((&fit["fits"], &fit["places"][0]["place"]), (&json!(true), &json!("host")), "{fit}");
+}

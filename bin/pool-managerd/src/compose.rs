@@ -54,15 +54,21 @@ fn as_io(error: ToolError) -> io::Error {
 /// Finds and probes the engine of a config.
 struct HomeEngines {
     home: HomeLayout,
+    memory: Memory,
+}
+
+/// Finds engines for a command that only looks.
+pub fn engines_read_only(home: &HomeLayout) -> impl EngineResolver + use<> {
+    HomeEngines { home: home.clone(), memory: Memory::ReadOnly }
 }
 
 impl EngineResolver for HomeEngines {
     fn resolve(&self, config: &InstanceConfig) -> Result<EngineProfile, Failure> {
-        engine_profile(&self.home, config, Memory::Keep)
+        engine_profile(&self.home, config, self.memory)
     }
 
     fn profile(&self, executable: &Path) -> Result<EngineProfile, Failure> {
-        let profile = engine_provisioner::probe_and_remember(&self.home, executable, &Tools)?;
+        let profile = probed(&self.home, executable, self.memory)?;
         let registry = engine_provisioner::Registry::load(&self.home)?;
         let installed = registry.list().into_iter().find(|engine| engine.executable == executable);
         let recorded = installed.map(|engine| engine.version);
@@ -104,15 +110,19 @@ pub fn find_engine(
     let named = std::env::var_os(environment::ENGINE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let search_path = std::env::var_os("PATH");
     let found = engine_provisioner::resolve(request, home, named.as_deref(), search_path.as_deref())?;
-    let mut profile = match memory {
-        Memory::Keep => engine_provisioner::probe_and_remember(home, &found.executable, &Tools)?,
-        Memory::ReadOnly => match engine_provisioner::known_profile(home, &found.executable) {
-            Some(profile) => profile,
-            None => engine_provisioner::probe(&found.executable, &Tools)?,
-        },
-    };
+    let mut profile = probed(home, &found.executable, memory)?;
     profile.version = found.version.or(profile.version);
     Ok(profile)
+}
+
+fn probed(home: &HomeLayout, executable: &Path, memory: Memory) -> Result<EngineProfile, Failure> {
+    match memory {
+        Memory::Keep => engine_provisioner::probe_and_remember(home, executable, &Tools),
+        Memory::ReadOnly => match engine_provisioner::known_profile(home, executable) {
+            Some(profile) => Ok(profile),
+            None => engine_provisioner::probe(executable, &Tools),
+        },
+    }
 }
 
 /// Opens a home for work: makes its folders and database where they are missing.
@@ -124,7 +134,7 @@ pub fn open_node(home: &HomeLayout) -> Result<Node, Failure> {
     Ok(Node {
         home: home.clone(),
         store: open_store(home)?,
-        engines: Arc::new(HomeEngines { home: home.clone() }),
+        engines: Arc::new(HomeEngines { home: home.clone(), memory: Memory::Keep }),
         shim_executable,
         parent_environment: std::env::vars().collect(),
     })

@@ -98,6 +98,16 @@ pub enum Command {
         /// Instance: uid, number, name or display name
         name: String,
     },
+    /// Devices, and who holds how much memory of each
+    Gpu {
+        #[command(subcommand)]
+        action: GpuAction,
+    },
+    /// Tell what loading an instance would take, and what would be evicted for it
+    PlanLoad {
+        /// Instance: uid, number, name or display name
+        name: String,
+    },
     /// Tell what happened
     Events(EventsArguments),
     /// List what was asked through the gateway, how it ended and what it took

@@ -41,6 +41,12 @@ pub struct StatsArguments {
     pub watch: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum GpuAction {
+    /// List host and devices with what is usable, free and held
+    List,
+}
+
 #[derive(Debug, Args)]
 pub struct DashboardArguments {
     /// Show events of this instance only

@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod init;
 mod logs;
+mod memory;
 mod ps;
 mod quickstart;
 mod replay;
@@ -26,7 +27,7 @@ mod up;
 
 pub(crate) use events::find as find_instance;
 
-use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction};
+use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction, GpuAction};
 use crate::context::Context;
 use crate::dashboard;
 use crate::ending::CommandResult;
@@ -52,6 +53,8 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Logs(arguments) => logs::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Dashboard(arguments) => dashboard::run(context, &arguments),
+        Command::Gpu { action: GpuAction::List } => memory::list(context),
+        Command::PlanLoad { name } => memory::plan_load(context, &name),
         Command::Describe { name } => describe::run(context, &name),
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Requests(arguments) => requests::run(context, &arguments),
@@ -96,6 +99,8 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Requests(_)
             | Command::Replay(_)
             | Command::Describe { .. }
+            | Command::Gpu { .. }
+            | Command::PlanLoad { .. }
             | Command::Token { .. }
     )
 }

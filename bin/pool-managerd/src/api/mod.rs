@@ -5,6 +5,7 @@ mod configs;
 mod events;
 mod instances;
 mod logs;
+mod memory;
 mod operations;
 pub mod sse;
 mod stats;
@@ -71,6 +72,7 @@ pub fn router(state: ApiState) -> Router {
         .route(paths::INSTANCE_STOP, post(instances::stop))
         .route(paths::INSTANCE_RESTART, post(instances::restart))
         .route(paths::STATS, get(stats::list))
+        .route(paths::MEMORY, get(memory::show))
         .route(paths::OPERATION, get(operations::show))
         .fallback(answers::no_such_path)
         .method_not_allowed_fallback(answers::no_such_method)

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use engine_process::{Handoff, LockHolder, Ownership, ProcessIdentity, Records};
-use instance_config::{BrokenInstance, Catalog, LoadedInstance};
+use instance_config::{BrokenInstance, Catalog, LoadedInstance, MemoryShare, Place};
 use orch_api::Event;
 use orch_core::{
     DesiredState, EngineProfile, Failure, Health, HomeLayout, InstanceName, ReplicaId, Status, UnixMillis,
@@ -186,7 +186,7 @@ impl Viewer<'_> {
                 Ok(profile) => json!({"executable": profile.executable, "version": profile.version}),
                 Err(failure) => json!({"error": failure.message, "hint": failure.hint}),
             },
-            "memory_fit": Value::Null,
+            "memory_fit": self.memory_fit(instance, profile),
             "runtime": row.as_ref().map_or(Value::Null, shown::runtime),
             "process": self.process(name, replica, row.as_ref()),
             "last_exit": shown::last_exit(self.home, name, replica),
@@ -218,6 +218,33 @@ impl Viewer<'_> {
             sheets.push(sheet);
         }
         Ok(sheets)
+    }
+
+    /// What one engine of it will take, against what its places have in all; null where its model is not there.
+    fn memory_fit(&self, instance: &LoadedInstance, profile: &Result<EngineProfile, Failure>) -> Value {
+        let config = &instance.config;
+        let devices = profile.as_ref().map_or(&[][..], |profile| &profile.devices[..]);
+        let model = instance_config::resolve_model_path(config, &instance.path, self.home);
+        let Some(estimate) = instance_config::estimate_memory(config, self.home, &model, devices) else {
+            return Value::Null;
+        };
+        let has = |place: &Place| match place {
+            Place::Host => engine_process::host_memory().map(|memory| memory.total),
+            Place::Device(id) => devices.iter().find(|device| device.id == *id).map(|it| it.memory_total),
+        };
+        let place = |(place, share): (&Place, &MemoryShare)| {
+            json!({
+                "place": place, "weights_bytes": share.weights, "cache_bytes": share.cache,
+                "working_bytes": share.working, "total_bytes": share.total(), "has_bytes": has(place),
+            })
+        };
+        let short =
+            |(place, share): (&Place, &MemoryShare)| has(place).is_some_and(|has| has < share.total());
+        json!({
+            "fits": estimate.at_most || !estimate.places.iter().any(short),
+            "at_most": estimate.at_most,
+            "places": estimate.places.iter().map(place).collect::<Vec<_>>(),
+        })
     }
 
     /// What the config asks for and the running engine does not have.

@@ -2,9 +2,9 @@
 
 use crate::{
     CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, Event, InstanceChange, InstanceStats,
-    InstanceView, KeyOrder, KeyView, LogLine, NodeView, Operation, PlacementDecision, PoolHealth, PoolView,
-    RequestView, RevokedKey, Shape, StartRequest, StopRequest, TaskAccepted, TaskEvent, TaskRequest,
-    TaskView, UsageView, Version, paths,
+    InstanceView, KeyOrder, KeyView, LogLine, MemoryReport, NodeView, Operation, PlacementDecision,
+    PoolHealth, PoolView, RequestView, RevokedKey, Shape, StartRequest, StopRequest, TaskAccepted, TaskEvent,
+    TaskRequest, TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -150,6 +150,15 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "what instances use and do now",
         Media::Json(Shape::list_of::<InstanceStats>()),
     ),
+    Endpoint {
+        parameters: &[query("instance", "string", "what loading this instance would take, too")],
+        ..get(
+            paths::MEMORY,
+            "memory",
+            "who holds how much memory where",
+            Media::Json(Shape::of::<MemoryReport>()),
+        )
+    },
     get(paths::INSTANCES, "instances", "all instances", Media::Json(Shape::list_of::<InstanceView>())),
     Endpoint {
         parameters: &[NAME],

@@ -16,6 +16,7 @@ mod events;
 mod fleet;
 mod instances;
 mod keys;
+mod memory;
 mod operations;
 pub mod paths;
 mod requests;
@@ -36,6 +37,7 @@ pub use instances::{
     ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,
 };
 pub use keys::{CreatedKey, KeyOrder, KeyView, RevokedKey};
+pub use memory::{EvictionReport, HolderReport, MemoryReport, NeedReport, PlaceReport, PlanReport};
 pub use operations::{Operation, OperationState};
 pub use requests::{CapturedRequest, RequestFilter, RequestView, UsageView};
 pub use shape::Shape;

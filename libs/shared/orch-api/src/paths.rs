@@ -12,6 +12,9 @@ pub const EVENTS: &str = "/v2/events";
 /// What instances use and do now.
 pub const STATS: &str = "/v2/stats";
 
+/// Who holds how much memory where, and what loading an instance would take.
+pub const MEMORY: &str = "/v2/memory";
+
 /// All instances.
 pub const INSTANCES: &str = "/v2/instances";
 /// One instance.

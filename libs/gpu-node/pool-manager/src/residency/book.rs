@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use instance_config::{Backend, LoadedInstance, MemoryEstimate, Place};
-use orch_core::{ByteCount, DeviceInfo, InstanceName};
+use orch_core::{ByteCount, DeviceInfo, HomeLayout, InstanceName};
 
 use super::ledger::{Capacity, Holding, Ledger, expected, measured};
-use crate::node::Node;
+use crate::node::{EngineResolver, Node};
 use crate::stats::gpu_memory::GpuMemory;
 
 /// Asking an engine for its devices wakes drivers: not at every look.
@@ -55,14 +55,31 @@ impl Bookkeeper {
     /// Looks. Blocks for as long as drivers take to answer, within their limits.
     pub(super) fn look(&mut self, node: &Node, budget: &MemoryBudget, booked: &[Booked]) -> Book {
         let firsts = booked.iter().filter_map(|it| it.replicas.first());
-        self.ask_for_devices(node, firsts.filter(|it| it.config.gpu.backend != Backend::Cpu));
+        let on_gpu = firsts.filter(|it| it.config.gpu.backend != Backend::Cpu);
+        self.ask_for_devices(&*node.engines, on_gpu);
+        self.fill(&node.home, budget, booked)
+    }
+
+    /// The same, with the devices of every engine, whether any instance computes on one or not.
+    pub(super) fn look_at_all(
+        &mut self,
+        home: &HomeLayout,
+        engines: &dyn EngineResolver,
+        budget: &MemoryBudget,
+        booked: &[Booked],
+    ) -> Book {
+        self.ask_for_devices(engines, booked.iter().filter_map(|it| it.replicas.first()));
+        self.fill(home, budget, booked)
+    }
+
+    fn fill(&mut self, home: &HomeLayout, budget: &MemoryBudget, booked: &[Booked]) -> Book {
         let mut book = Book::default();
         book.ledger.places = self.places(budget);
         for it in booked {
             let estimate = |replica: &LoadedInstance| {
                 let config = &replica.config;
-                let model = instance_config::resolve_model_path(config, &replica.path, &node.home);
-                instance_config::estimate_memory(config, &node.home, &model, &self.devices)
+                let model = instance_config::resolve_model_path(config, &replica.path, home);
+                instance_config::estimate_memory(config, home, &model, &self.devices)
             };
             let known = together(it.replicas.iter().map(estimate));
             book.estimates.extend(known.map(|known| (it.name.clone(), known)));
@@ -75,10 +92,14 @@ impl Bookkeeper {
     }
 
     /// The devices of every engine in use; several engines number the same devices the same way.
-    fn ask_for_devices<'a>(&mut self, node: &Node, instances: impl Iterator<Item = &'a LoadedInstance>) {
+    fn ask_for_devices<'a>(
+        &mut self,
+        engines: &dyn EngineResolver,
+        instances: impl Iterator<Item = &'a LoadedInstance>,
+    ) {
         let mut executables = Vec::new();
         for it in instances {
-            if let Ok(profile) = node.engines.resolve(&it.config)
+            if let Ok(profile) = engines.resolve(&it.config)
                 && !executables.contains(&profile.executable)
             {
                 executables.push(profile.executable);
@@ -89,7 +110,7 @@ impl Bookkeeper {
         }
         let mut devices: Vec<DeviceInfo> = Vec::new();
         for executable in executables {
-            let listed = node.engines.devices(&executable).into_iter();
+            let listed = engines.devices(&executable).into_iter();
             let news = listed.filter(|it| !devices.iter().any(|known| known.id == it.id));
             devices.extend(news.collect::<Vec<_>>());
         }

@@ -2,6 +2,7 @@
 //!
 //! Read first: [`planner::plan`], which says what has to go for one newcomer, and [`ledger::Ledger`], who holds what.
 
+mod alone;
 mod book;
 mod decision;
 mod ledger;
@@ -9,8 +10,9 @@ mod planner;
 mod report;
 mod scheduler;
 
+pub use alone::memory_alone;
 pub use book::MemoryBudget;
+pub use orch_api::{EvictionReport, HolderReport, MemoryReport, NeedReport, PlaceReport, PlanReport};
 pub use planner::ResidencyPolicy;
-pub use report::{EvictionReport, HolderReport, MemoryReport, NeedReport, PlaceReport, PlanReport};
 pub use scheduler::ResidencySettings;
 pub(crate) use scheduler::Scheduler;

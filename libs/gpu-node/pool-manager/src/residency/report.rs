@@ -1,84 +1,11 @@
-//! What people and scripts see of memory: who holds what where, and what loading something would take.
+//! The ledger and a plan as people and scripts see them.
 
 use instance_config::{MemoryEstimate, MemoryShare, Place};
-use orch_core::{ByteCount, InstanceName};
-use serde::{Deserialize, Serialize};
+use orch_api::{EvictionReport, HolderReport, NeedReport, PlaceReport, PlanReport};
+use orch_core::InstanceName;
 
 use super::ledger::{Basis, Ledger};
 use super::planner::{Plan, ResidencyPolicy, Resident, Want, plan};
-
-/// The whole of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MemoryReport {
-    pub places: Vec<PlaceReport>,
-    /// About the instance that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub plan: Option<PlanReport>,
-}
-
-/// One place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PlaceReport {
-    /// `host`, or the name of a device.
-    pub place: String,
-    /// A device's product name.
-    pub name: Option<String>,
-    /// What engines may take together.
-    pub usable_bytes: ByteCount,
-    /// As the system or the driver tells.
-    pub free_bytes: Option<ByteCount>,
-    pub reserved_bytes: ByteCount,
-    /// What a newcomer could get without anybody going.
-    pub available_bytes: ByteCount,
-    pub holders: Vec<HolderReport>,
-}
-
-/// What one instance holds in a place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HolderReport {
-    pub instance: String,
-    pub reserved_bytes: ByteCount,
-    pub taken_bytes: ByteCount,
-    /// `estimated` or `measured`.
-    pub basis: String,
-    /// Why it is never evicted; `None` = it may be.
-    pub protection: Option<String>,
-    pub busy: bool,
-    pub idle_seconds: u64,
-}
-
-/// What loading one instance would take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PlanReport {
-    pub instance: String,
-    /// `loaded`, `fits`, `evicts`, `waits` or `impossible`.
-    pub verdict: String,
-    pub needs: Vec<NeedReport>,
-    pub evicts: Vec<EvictionReport>,
-    /// What stands in the way.
-    pub obstacles: Vec<String>,
-    /// The need is a bound only: arguments place tensors one by one.
-    pub at_most: bool,
-}
-
-/// What is needed in one place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NeedReport {
-    pub place: String,
-    #[serde(flatten)]
-    pub share: MemoryShare,
-    pub total_bytes: ByteCount,
-    /// Before and after the evictions; `None` where nothing is known of the place.
-    pub available_bytes: Option<ByteCount>,
-    pub available_after_bytes: Option<ByteCount>,
-}
-
-/// Who would go, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EvictionReport {
-    pub instance: String,
-    pub reason: String,
-}
 
 /// The places of a ledger with their holders.
 pub(super) fn places(ledger: &Ledger, residents: &[Resident]) -> Vec<PlaceReport> {
@@ -136,7 +63,9 @@ pub(super) fn plan_report(
     let gone: Vec<&InstanceName> = evicted.iter().map(|it| &it.instance).collect();
     let need = |(place, share): (&Place, &MemoryShare)| NeedReport {
         place: place.to_string(),
-        share: *share,
+        weights_bytes: share.weights,
+        cache_bytes: share.cache,
+        working_bytes: share.working,
         total_bytes: share.total(),
         available_bytes: book.available_without(place, &[]),
         available_after_bytes: book.available_without(place, &gone),

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use instance_config::{LoadMode, LoadedInstance, Place};
+use orch_api::MemoryReport;
 use orch_core::{ByteCount, DesiredState, Failure, InstanceName, ReplicaId, UnixMillis};
 use tokio::sync::Mutex;
 
 use super::book::{Book, Booked, Bookkeeper, MemoryBudget};
 use super::decision::{Action, Picture, decide};
 use super::planner::{Eviction, Plan, Protection, ResidencyPolicy, Resident, Urgency, Want, plan};
-use super::report::{self, MemoryReport};
+use super::report;
 use crate::manager::PoolManager;
 use crate::traffic::{Demand, ReplicaSnapshot};
 
@@ -139,6 +140,11 @@ impl Scheduler {
 
     /// Reads demand, board and machine.
     async fn look(&self, demand: &[Demand]) -> Option<Look> {
+        self.look_at(demand, false).await
+    }
+
+    /// `everywhere`: also at devices that no instance computes on.
+    async fn look_at(&self, demand: &[Demand], everywhere: bool) -> Option<Look> {
         let snapshots = self.manager.snapshots();
         let under_way = self.under_way.lock().await.clone();
         let mut booked = Vec::new();
@@ -168,7 +174,7 @@ impl Scheduler {
                 absent.push(instance);
             }
         }
-        let book = self.read_book(booked).await?;
+        let book = self.read_book(booked, everywhere).await?;
         let want = |instance: &instance_config::LoadedInstance| {
             let name = &instance.config.name;
             let oldest_wait = demand.iter().find(|it| it.instance == *name).and_then(|it| it.oldest_wait);
@@ -183,11 +189,14 @@ impl Scheduler {
         Some(Look { picture, book })
     }
 
-    async fn read_book(&self, booked: Vec<Booked>) -> Option<Book> {
+    async fn read_book(&self, booked: Vec<Booked>, everywhere: bool) -> Option<Book> {
         let (node, bookkeeper) = (self.manager.node(), Arc::clone(&self.bookkeeper));
         let budget = self.settings.budget;
         let read = move || {
             let mut bookkeeper = bookkeeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if everywhere {
+                return bookkeeper.look_at_all(&node.home, &*node.engines, &budget, &booked);
+            }
             bookkeeper.look(&node, &budget, &booked)
         };
         self.manager.tasks().spawn_blocking("ledger", read).await.ok()
@@ -301,7 +310,7 @@ impl Scheduler {
 
     /// Who holds what, and what loading `wanted` would take. As for requests that wait since now.
     pub(crate) async fn report(&self, wanted: Option<&InstanceName>) -> Option<MemoryReport> {
-        let look = self.look(&self.manager.demand()).await?;
+        let look = self.look_at(&self.manager.demand(), true).await?;
         let (ledger, residents) = (&look.picture.ledger, &look.picture.residents);
         let mut report = MemoryReport { places: report::places(ledger, residents), plan: None };
         let wanted = match wanted {
@@ -358,7 +367,7 @@ impl Scheduler {
 }
 
 /// What an instance needs, by the estimate.
-fn want_of(instance: &instance_config::LoadedInstance, book: &Book, urgency: Urgency) -> Want {
+pub(super) fn want_of(instance: &instance_config::LoadedInstance, book: &Book, urgency: Urgency) -> Want {
     let config = &instance.config;
     let estimate = book.estimates.get(&config.name).cloned().unwrap_or_default();
     Want {
@@ -401,7 +410,7 @@ fn resident(
     Resident {
         instance: config.name.clone(),
         group: config.lifecycle.group.clone(),
-        protection: protection(config, replicas),
+        protection: protection(config, replicas.iter().any(|it| it.desired == DesiredState::OnDemand)),
         settled,
         // Where nobody counts requests, nobody knows that there are none.
         in_flight: demand.map_or(1, |it| it.in_flight),
@@ -412,8 +421,8 @@ fn resident(
     }
 }
 
-fn protection(config: &instance_config::InstanceConfig, replicas: &[&ReplicaSnapshot]) -> Option<Protection> {
-    let on_demand = replicas.iter().any(|it| it.desired == DesiredState::OnDemand);
+/// `on_demand`: it is wanted so now.
+pub(super) fn protection(config: &instance_config::InstanceConfig, on_demand: bool) -> Option<Protection> {
     match config.lifecycle.load {
         _ if config.lifecycle.pin => Some(Protection::Pinned),
         LoadMode::Always => Some(Protection::Always),

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     CapturedRequest, CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder,
-    KeyView, Operation, RequestFilter, RequestView, RevokedKey, StartRequest, StopRequest, paths,
+    KeyView, MemoryReport, Operation, RequestFilter, RequestView, RevokedKey, StartRequest, StopRequest,
+    paths,
 };
 use tls::Trust;
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
@@ -72,6 +73,12 @@ impl Client {
     /// What the instances use and do now.
     pub async fn stats(&self) -> Result<Vec<InstanceStats>, Failure> {
         self.get(paths::STATS, ANSWER_LIMIT).await
+    }
+
+    /// Who holds how much memory where; with an instance, what loading it would take.
+    pub async fn memory(&self, instance: Option<&str>) -> Result<MemoryReport, Failure> {
+        let query = instance.map_or(String::new(), |name| format!("?instance={}", paths::escape(name)));
+        self.get(&format!("{}{query}", paths::MEMORY), ANSWER_LIMIT).await
     }
 
     /// The newest events, newest first; of one instance where it is named.
