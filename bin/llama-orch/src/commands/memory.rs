@@ -13,6 +13,8 @@ use crate::runtime::block_on;
 use crate::targets::Plane;
 use crate::words::{or_dash, show_duration};
 
+const HEADINGS: [&str; 7] = ["PLACE", "NAME", "USABLE", "FREE", "RESERVED", "AVAILABLE", "HELD BY"];
+
 /// `gpu list`.
 pub(super) fn list(context: &Context) -> CommandResult {
     let report = look(context, None)?;
@@ -20,7 +22,6 @@ pub(super) fn list(context: &Context) -> CommandResult {
         return Ok(context.printer.document(&report.places)?);
     }
     let rows: Vec<Vec<String>> = report.places.iter().map(place_cells).collect();
-    const HEADINGS: [&str; 7] = ["PLACE", "NAME", "USABLE", "FREE", "RESERVED", "AVAILABLE", "HELD BY"];
     Ok(context.printer.table(&HEADINGS, &rows)?)
 }
 
