@@ -108,7 +108,7 @@ fn two_models_that_do_not_fit_together_take_turns_and_everybody_is_answered() {
     let took = begun.elapsed();
     let longest = waits.iter().max().unwrap();
     let loads = starts(&home, "a") + starts(&home, "b");
-    println!(
+    eprintln!(
         "{} requests of {CLIENTS} clients in {took:.1?}: {loads} loads, the longest wait {longest:.1?}",
         waits.len()
     );
