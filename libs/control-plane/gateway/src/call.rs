@@ -18,7 +18,7 @@ use crate::dispatch::{Dispatched, Outgoing, dispatch, dispatch_remote};
 use crate::facts::Facts;
 use crate::flight::Flight;
 use crate::gateway::Shared;
-use crate::headers::{clean_request, clean_response};
+use crate::headers::clean_request;
 use crate::quota::Estimate;
 use crate::rewrite::Rewrite;
 use crate::route::find_route;
@@ -193,10 +193,10 @@ impl Call {
 
     /// Turns an engine's answer into ours.
     fn stream(self, dispatched: Dispatched, model: &str) -> Response<GatewayBody> {
-        let Dispatched { mut head, answer, target, attempt, waited } = dispatched;
+        let Dispatched { mut head, answer, target, attempt } = dispatched;
         let status = head.status;
-        clean_response(&mut head.headers);
-        target.headers.name_in(&mut head.headers, attempt, waited);
+        target.clean_response(&mut head.headers);
+        target.headers.name_in(&mut head.headers, attempt, self.flight.waited());
         self.flight.arrival.caller.tell_limits(&mut head.headers);
         let events = self.events(&head.headers, model);
         if events.is_some() {

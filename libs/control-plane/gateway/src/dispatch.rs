@@ -46,8 +46,6 @@ pub(crate) struct Dispatched {
     pub(crate) answer: Answer,
     pub(crate) target: Arc<Target>,
     pub(crate) attempt: u32,
-    /// How long it waited for a place.
-    pub(crate) waited: Duration,
 }
 
 /// Why one replica gave no answer.
@@ -72,22 +70,21 @@ pub(crate) async fn dispatch(
     progress: &Progress,
 ) -> Result<Dispatched, Problem> {
     let mut tried: Vec<ReplicaKey> = Vec::new();
-    let mut waited = Duration::ZERO;
     let mut problem = None;
     for attempt_number in 1..=shared.limits.retries.saturating_add(1) {
         let wish = Wish { facts, need: need(request, flight), tried: &tried, again: attempt_number > 1 };
         let entered = enter(shared, &ask(wish, request, flight, &shared.limits, progress)).await;
-        let Admitted { slot, waited: this_time } = match entered {
+        let Admitted { slot, waited } = match entered {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(problem.unwrap_or(refusal)),
         };
-        waited += this_time;
+        flight.has_waited(waited);
         let target = Arc::clone(slot.target());
         flight.dispatch(slot, &facts.ties);
         let failed = match attempt(&target, request, flight, &shared.limits).await {
             Ok((head, answer)) => {
                 let attempt = flight.attempts();
-                return Ok(Dispatched { head, answer, target, attempt, waited });
+                return Ok(Dispatched { head, answer, target, attempt });
             }
             Err(failed) => failed,
         };
@@ -165,7 +162,6 @@ pub(crate) async fn dispatch_remote(
         answer: Answer::Remote(answer),
         target: Arc::clone(target),
         attempt: flight.attempts(),
-        waited: Duration::ZERO,
     })
 }
 

@@ -66,7 +66,8 @@ struct Trace {
     attempts: u32,
     /// The replica that failed it last.
     failed_at: Option<Arc<Target>>,
-    first_dispatch: Option<Instant>,
+    /// Time in queues, of all attempts together.
+    waited: Duration,
     first_token: Option<Instant>,
     /// Pieces of a streamed answer that went to the client.
     pieces: u64,
@@ -123,7 +124,6 @@ impl Flight {
             self.metrics.of(&target).started.inc();
         }
         self.trace.attempts = self.trace.attempts.saturating_add(1);
-        self.trace.first_dispatch.get_or_insert(at);
         let promise = Promise::of(&target.live.memory, ties);
         self.dispatched = Some(Dispatched { target, slot, at, promise });
     }
@@ -149,14 +149,22 @@ impl Flight {
         self.trace.attempts
     }
 
-    /// The request's bytes go out now; `ready` is when the last byte of it had come in.
+    /// The request's bytes go out now; `ready` is when the last byte of it had come in. What an attempt before this
+    /// one took, and the wait for a place, are no doing of the gateway's.
     pub(crate) fn handed_over(&self, ready: Instant) {
-        self.metrics.handed_over(ready.elapsed());
+        if self.trace.attempts == 1 {
+            self.metrics.handed_over(ready.elapsed().saturating_sub(self.trace.waited));
+        }
     }
 
-    /// How long the request waited for a replica.
+    /// The request stood in a queue.
+    pub(crate) fn has_waited(&mut self, time: Duration) {
+        self.trace.waited += time;
+    }
+
+    /// How long the request waited for a place.
     pub(crate) fn waited(&self) -> Duration {
-        self.trace.first_dispatch.map_or(Duration::ZERO, |dispatched| dispatched - self.arrived)
+        self.trace.waited
     }
 
     /// Bytes of the engine's answer have come.
@@ -299,7 +307,7 @@ impl Flight {
             outcome,
             status,
             code,
-            queued: since_arrival(self.trace.first_dispatch),
+            queued: (self.trace.attempts > 0).then_some(self.trace.waited),
             first_token: since_arrival(self.trace.first_token),
             total: self.arrived.elapsed(),
             usage: *usage,

@@ -31,7 +31,7 @@ use crate::{deferred, models, ollama, respond};
 /// Serves the data plane over the current routing table. Clones share everything.
 #[derive(Clone)]
 pub struct Gateway {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all requests have in common.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use orch_runtime::RequestId;
@@ -37,6 +38,18 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Headers of a client that an engine never sees: its credentials are for us, the body's length is ours to
 /// tell, `Expect` is answered by our own listener, and the request's id is written anew.
 const OURS: [HeaderName; 6] = [AUTHORIZATION, API_KEY, HOST, CONTENT_LENGTH, EXPECT, RequestId::HEADER];
+
+/// Headers of a provider's answer that are about the answer.
+const FROM_PROVIDERS: [HeaderName; 8] = [
+    CACHE_CONTROL,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    RETRY_AFTER,
+    HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-should-retry"),
+];
 
 /// Header values of one replica, made once for each table.
 pub(crate) struct TargetHeaders {
@@ -90,6 +103,13 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) {
 /// Takes out of an engine's headers what was meant for its own connection.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
+}
+
+/// Takes out of a provider's headers what is about the account of the key's owner: names, limits, cookies.
+pub(crate) fn clean_remote_response(headers: &mut HeaderMap) {
+    let told = |name: &HeaderName| FROM_PROVIDERS.contains(name);
+    let kept = headers.iter().filter(|(name, _)| told(name));
+    *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

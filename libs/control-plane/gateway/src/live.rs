@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use orch_core::UnixMillis;
 use orch_runtime::CancellationToken;
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, ServiceTime};
 use crate::choose::{Breaker, Chooser, ReplicaMemory, Standing};
-use crate::headers::TargetHeaders;
+use crate::headers::{TargetHeaders, clean_remote_response, clean_response};
 use crate::metrics::ReplicaMetrics;
 use crate::provider::Provider;
 use crate::signs::{Signs, SignsCounter};
@@ -169,8 +169,19 @@ impl Target {
 
     /// Slots that this gateway has not filled. Negative when requests already wait inside the engine.
     pub(crate) fn free_slots(&self) -> i64 {
-        let busy = self.live.busy_slots.load(Ordering::Relaxed);
+        // In one order with the count of those who wait: whoever frees a slot looks at that, and whoever begins to wait
+        // looks here, so that one of them sees the other.
+        let busy = self.live.busy_slots.load(Ordering::SeqCst);
         i64::from(self.replica.slots_total) - i64::try_from(busy).unwrap_or(i64::MAX)
+    }
+
+    /// Takes out of the headers of its answer what is not the client's.
+    pub(crate) fn clean_response(&self, headers: &mut HeaderMap) {
+        if self.provider.is_some() {
+            clean_remote_response(headers);
+        } else {
+            clean_response(headers);
+        }
     }
 
     /// It refused a connection: it is out until a newer good probe.

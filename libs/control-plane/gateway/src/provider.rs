@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
 use http_body::{Body, SizeHint};
-use llm_adapters::{Dialect, Problem};
+use llm_adapters::Problem;
 use orch_core::{ErrorCode, InstanceName, ReplicaId, Status, UnixMillis};
 
 use crate::dispatch::Outgoing;
@@ -51,12 +51,36 @@ pub enum ProviderKind {
     Ollama,
 }
 
+/// What of OpenAI's API a client may use; the rest of it is about the account of the key's owner.
+const OPENAI_PATHS: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/rerank",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
+];
+const ANTHROPIC_PATHS: [&str; 2] = ["/v1/messages", "/v1/messages/count_tokens"];
+/// Ollama's own, and what it has of OpenAI's.
+const OLLAMA_PATHS: [&str; 7] = [
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+];
+
 impl ProviderKind {
-    pub(crate) const fn speaks(self, dialect: Dialect) -> bool {
+    /// Whether a client's `POST` to this path may go there as it is.
+    pub(crate) fn serves(self, path: &str) -> bool {
         match self {
-            ProviderKind::OpenAi => matches!(dialect, Dialect::OpenAi | Dialect::OpenAiResponses),
-            ProviderKind::Anthropic => matches!(dialect, Dialect::Anthropic),
-            ProviderKind::Ollama => matches!(dialect, Dialect::OpenAi | Dialect::Ollama),
+            ProviderKind::OpenAi => OPENAI_PATHS.contains(&path),
+            ProviderKind::Anthropic => ANTHROPIC_PATHS.contains(&path),
+            ProviderKind::Ollama => OLLAMA_PATHS.contains(&path),
         }
     }
 }
@@ -137,6 +161,12 @@ impl Provider {
             self.client()?.request(request.method.clone(), &url).headers(self.headers(&request.headers)?);
         let answer =
             sent.body(request.body.clone()).send().await.map_err(|error| self.unreachable(&error))?;
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            // The client would look for the fault in its own key; and some repeat a part of ours.
+            return Err(
+                self.problem(ErrorCode::PoolUnavailable, "it does not accept the key that is set for it")
+            );
+        }
         let (parts, body) = http::Response::from(answer).into_parts();
         Ok((parts, RemoteAnswer { body: Box::pin(body) }))
     }

@@ -55,6 +55,13 @@ impl<'s> Route<'s, '_> {
         Wanted { node: self.node, placement, tried, needs_slot, context: facts.prompt_tokens }
     }
 
+    /// Whether the node that it insists on is one that could have it. Without that, every word behind an `@` would
+    /// have a queue of its own while nothing is loaded.
+    pub(crate) fn is_node_known(&self) -> bool {
+        let is_known = |node: &str| self.snapshot.table.nodes.iter().any(|it| it.id == node && it.online);
+        self.node.is_none_or(is_known)
+    }
+
     /// Whether an instance of it is on its way, or comes when a request waits for it.
     pub(crate) fn is_loadable(&self) -> bool {
         self.instances().any(|instance| instance.loadable != Loadable::No)

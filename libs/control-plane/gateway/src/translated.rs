@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
 use llm_adapters::{
     About, AnswerPlan, Dialect, Problem, Translated, anthropic_to_openai, engine_problem,
     openai_to_anthropic, translate_ollama,
@@ -12,16 +12,12 @@ use orch_core::{ErrorCode, UnixMillis};
 use crate::body::GatewayBody;
 use crate::call::{Call, engine_uri};
 use crate::dispatch::{Dispatched, Outgoing};
-use crate::headers::clean_response;
 use crate::provider::ProviderKind;
 use crate::respond;
 use crate::stream::StreamBody;
 
 /// Longest error answer that is read.
 const ERROR_LIMIT: usize = 64 * 1024;
-
-/// The paths that providers of OpenAI's kind have; the others are llama-server's own.
-const OPENAI_PATHS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
 
 impl Call {
     /// Puts the request into the words of a place: an engine here, or somebody else's server. `rewrite` is what a
@@ -57,7 +53,13 @@ impl Call {
         // A request whose path names the instance is meant as it stands.
         let understood = match place {
             None => dialect != Dialect::Ollama || self.instance.is_some(),
-            Some(kind) => kind.speaks(dialect),
+            Some(kind) => {
+                // What a provider keeps for the owner of its key is no client's to see or to change.
+                if self.parts.method != Method::POST {
+                    return Err(no_words());
+                }
+                kind.serves(&self.path)
+            }
         };
         if understood {
             return Ok(None);
@@ -75,7 +77,7 @@ impl Call {
         match place {
             None => Ok(Some(translated)),
             Some(ProviderKind::Anthropic) => translated.for_anthropic().map(Some),
-            Some(_) if OPENAI_PATHS.contains(&translated.path) => Ok(Some(translated)),
+            Some(kind) if kind.serves(translated.path) => Ok(Some(translated)),
             Some(_) => Err(no_words()),
         }
     }
@@ -87,17 +89,18 @@ impl Call {
         dispatched: Dispatched,
         model: &str,
     ) -> Response<GatewayBody> {
-        let Dispatched { mut head, answer, target, attempt, waited } = dispatched;
+        let Dispatched { mut head, answer, target, attempt } = dispatched;
+        let waited = self.flight.waited();
         let about = About {
             request_id: self.flight.request_id().to_string(),
             model: model.to_owned(),
             began: UnixMillis::now(),
-            waited: self.flight.waited(),
+            waited,
         };
         let mut ours = HeaderMap::new();
         target.headers.name_in(&mut ours, attempt, waited);
         self.flight.arrival.caller.tell_limits(&mut ours);
-        clean_response(&mut head.headers);
+        target.clean_response(&mut head.headers);
         head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(plan.media_type()));
         head.headers.extend(ours.clone());

@@ -106,7 +106,12 @@ impl Admission {
             self.waiting.fetch_add(1, Ordering::SeqCst);
         }
         shared.metrics.enqueued();
-        // A place may have been freed since it was looked for, by somebody who saw nobody wait.
+        // A place may have been freed, or another table published, since this was looked at, by somebody who saw
+        // nobody wait.
+        let newer = shared.table.snapshot().filter(|it| !std::ptr::eq(&raw const **it, snapshot));
+        if let Some(newer) = newer {
+            self.turn_away(&mut state, &newer);
+        }
         self.serve(&mut state, &shared.table);
         drop(state);
         self.demand.notify_one();
@@ -186,5 +191,53 @@ fn in_time(expected: Option<Duration>, left: Duration) -> Result<(), Problem> {
     match expected {
         Some(expected) if expected > left => Err(refusal::too_late(expected, left)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orch_core::{InstanceName, Status, UnixMillis};
+
+    use super::*;
+    use crate::facts::Facts;
+    use crate::gateway::Gateway;
+    use crate::metrics::MetricsRegistry;
+    use crate::routes::Routes;
+    use crate::table::{Loadable, RoutedInstance, RoutingTable};
+
+    fn table(loadable: Loadable) -> RoutingTable {
+        RoutingTable::new(vec![RoutedInstance {
+            name: InstanceName::new("chat").unwrap(),
+            aliases: Vec::new(),
+            status: Status::Stopped,
+            loadable,
+            created_at: UnixMillis(0),
+            replicas: Vec::new(),
+        }])
+    }
+
+    #[tokio::test]
+    async fn whoever_begins_to_wait_while_a_table_is_published_is_told_what_that_one_says() {
+        let handle = TableHandle::default();
+        let registry = MetricsRegistry::default();
+        let gateway = Gateway::new(handle.clone(), Limits::default(), Routes::default(), registry, None);
+        handle.publish(table(Loadable::Starting));
+        let seen = handle.snapshot().unwrap();
+        handle.publish(table(Loadable::No));
+        let facts = Facts { model: Some("chat".to_owned()), ..Facts::default() };
+        let progress = Progress::default();
+        let ask = Ask {
+            wish: Wish { facts: &facts, need: Need::Slot, tried: &[], again: false },
+            class: Class::Interactive,
+            key: "anyone",
+            cost: 1,
+            deadline: Instant::now() + Duration::from_mins(5),
+            progress: &progress,
+        };
+        let waiting = handle.admission().queue_up(&gateway.shared, &seen, &ask).unwrap();
+        let answer = waiting.slot(ask.deadline, &progress);
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("it is told at once");
+        assert_eq!(answer.err().map(|problem| problem.code), Some(orch_core::ErrorCode::ModelNotAvailable));
+        assert!(handle.admission().queues(Instant::now()).is_empty());
     }
 }

@@ -50,7 +50,11 @@ fn is_coming(route: &Route<'_, '_>, wish: &Wish<'_>) -> bool {
         !target.usable() && route.node.is_none_or(|node| key.node_id == node) && !wish.tried.contains(key)
     };
     // An instance that is not loaded lists no replica, and its node is known only when it does.
-    let possible = if targets.is_empty() { wish.tried.is_empty() } else { targets.into_iter().any(is_open) };
+    let possible = if targets.is_empty() {
+        wish.tried.is_empty() && route.is_node_known()
+    } else {
+        targets.into_iter().any(is_open)
+    };
     possible && route.is_loadable()
 }
 

@@ -208,3 +208,49 @@ async fn an_openai_provider_serves_anthropic_clients_and_its_errors_are_told_in_
     assert_eq!(refused.status, 400);
     assert_eq!(refused.json()["error"], json!({"type": "invalid_request_error", "message": "no such model"}));
 }
+
+#[tokio::test]
+async fn a_provider_is_asked_to_infer_and_for_nothing_else_of_its_account() {
+    for kind in [ProviderKind::OpenAi, ProviderKind::Anthropic, ProviderKind::Ollama] {
+        let far = Engine::start(|_| whole("{}"));
+        let settings = provider("far", kind, format!("http://{}", far.address));
+        let front = front(Vec::new(), to(&["far/gpt"]), vec![settings]).await;
+        for path in
+            ["/v1/fine_tuning/jobs", "/v1/../v1/files", "/v1/messages/batches", "/v1/organization/projects"]
+        {
+            assert_eq!(front.post(path, FAST).await.status, 400, "{path}");
+        }
+        for path in ["/v1/files?model=fast", "/v1/responses?model=fast", "/v1/messages?model=fast"] {
+            assert_eq!(front.get(path).await.status, 400, "{path}");
+        }
+        assert!(far.seen().is_empty(), "{kind:?}: {:?}", far.seen()[0].line);
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_tells_of_its_account_stays_here() {
+    let headers = "200 OK\r\nopenai-organization: acme\r\nset-cookie: a=b\r\nx-ratelimit-limit-requests: 9\r\nretry-after: 3";
+    let far = Engine::start(move |_| answer_with(headers, "application/json", "{}"));
+    let front = front(Vec::new(), to(&["far/gpt"]), vec![openai_at(far.address)]).await;
+    let reply = front.post("/v1/chat/completions", FAST).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (200, Some("3")));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    for name in ["openai-organization", "set-cookie", "x-ratelimit-limit-requests"] {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_take_our_key_is_our_fault_and_leaves_the_request_to_the_next_place() {
+    let far = Engine::start(|_| {
+        answer_with("401 Unauthorized", "application/json", r#"{"error":{"message":"bad key sk-****1234"}}"#)
+    });
+    let engine = Engine::start(|_| whole("{}"));
+    let alone = front(Vec::new(), to(&["far/gpt"]), vec![openai_at(far.address)]).await;
+    let reply = alone.post("/v1/chat/completions", FAST).await;
+    assert_eq!(reply.status, 503);
+    let text = reply.text();
+    assert!(text.contains("does not accept the key") && !text.contains("1234"), "{text}");
+    let front = front(chat(&[engine.address]), to(&["far/gpt", "chat"]), vec![openai_at(far.address)]).await;
+    assert_eq!(front.post("/v1/chat/completions", FAST).await.status, 200);
+}

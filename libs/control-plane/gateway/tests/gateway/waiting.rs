@@ -1,6 +1,7 @@
 //! Waiting for what is not there yet: instances that load, and what clients see meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::{Loadable, RoutedInstance};
 use orch_core::UnixMillis;
@@ -177,4 +178,34 @@ async fn who_loads_is_told_when_something_becomes_idle_that_could_make_room() {
     };
     tokio::time::timeout(LIMIT, idle).await.expect("it is told");
     drop(waiting);
+}
+
+#[tokio::test]
+async fn a_node_that_is_none_has_no_queue_and_makes_nothing_load() {
+    let front = Front::start(vec![unloaded("chat", Loadable::OnDemand)]).await;
+    let reply = front.post(CHAT, r#"{"model":"chat@anywhere"}"#).await;
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (503, &"NODE_UNAVAILABLE".into()));
+    assert_eq!(front.gateway.table().demand()[0].waiting, 0);
+}
+
+#[tokio::test]
+async fn time_in_a_queue_is_told_as_that_and_is_no_overhead() {
+    let gate = Gate::start().await;
+    let mut instances = chat(&[gate.address]);
+    instances[0].replicas[0].slots_total = 1;
+    let front = Arc::new(Front::start(instances).await);
+    let mut clients = JoinSet::new();
+    post(&mut clients, &front, CHAT);
+    gate.wait_seen(1).await;
+    let mut stream = front.open(CHAT, STREAMING).await;
+    // It shows its place when it has waited for a second.
+    read_until(&mut stream, ": queued 1\n\n").await;
+    gate.let_go(2);
+    read_until(&mut stream, STREAM).await;
+    testkit::wait_for_async("both records", LIMIT, || async { front.records().len() == 2 }).await;
+    let queued: Vec<_> = front.records().iter().map(|record| record.queued.unwrap()).collect();
+    assert!(queued[0].is_zero() && queued[1] >= Duration::from_millis(900), "{queued:?}");
+    let sum = front.metric("gateway_overhead_us_sum").await.unwrap();
+    let micros: f64 = sum.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(micros < 800_000.0, "{sum}");
 }
