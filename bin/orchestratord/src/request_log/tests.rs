@@ -129,3 +129,34 @@ fn a_home_without_a_log_has_an_empty_one_and_bad_filters_are_refused_all_the_sam
     }
     assert!(!place.home.control_database().exists(), "a look creates nothing");
 }
+
+#[test]
+fn bodies_that_the_database_has_not_taken_yet_count_as_waiting() {
+    let place = Place::new();
+    let store = Arc::new(ControlStore::open(&place.home.control_database()).unwrap());
+    let (notes, inbox) = sync_channel(2);
+    let log = LogWriter { notes, shared: Arc::default(), captures: true };
+    let shared = Arc::clone(&log.shared);
+    log.record(record("held", Some("{}")));
+    let Ok(Note::Over(waiting)) = inbox.recv() else { panic!("a record was sent") };
+    let mut writer =
+        writer::Writer::new(store, inbox, Arc::clone(&shared), Vec::new(), watch::channel(0).0, |_| ());
+    let mut batch = Vec::new();
+    writer.take(&mut batch, *waiting);
+    assert_eq!(shared.body_bytes.load(Ordering::Relaxed), 2);
+    writer.write(&mut batch);
+    assert_eq!(shared.body_bytes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn bodies_of_a_busy_hour_are_bounded_too() {
+    let place = Place::new();
+    let (log, keeper) = place.start(true);
+    for number in 0..700 {
+        log.record(record(&format!("request-{number}"), Some("{}")));
+    }
+    keeper.close();
+    let rows = place.reader().requests(&all()).unwrap();
+    assert_eq!((rows.len(), rows.iter().filter(|row| row.has_body).count()), (700, 500));
+    assert!(rows[0].has_body, "the newest are kept");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use control_store::{ControlStore, RequestEntry};
@@ -16,8 +16,10 @@ use super::{Note, Shared, captured_bytes};
 const PACE: Duration = Duration::from_millis(100);
 /// So many are written together; when the database takes none, so many are kept for it.
 const MOST: usize = 4096;
-/// How often old entries are thrown away.
+/// Old entries are thrown away so often, and whenever so many entries or bodies have come.
 const PRUNE_PACE: Duration = Duration::from_hours(1);
+const PRUNE_AFTER: usize = 10_000;
+const PRUNE_AFTER_BODIES: usize = 500;
 
 pub(super) struct Writer<F> {
     store: Arc<ControlStore>,
@@ -27,7 +29,11 @@ pub(super) struct Writer<F> {
     told: watch::Sender<u64>,
     on_trouble: F,
     troubled: bool,
+    /// What the bodies of the batch take.
+    held: usize,
     pruned: Option<Instant>,
+    entries_since: usize,
+    bodies_since: usize,
 }
 
 impl<F: Fn(bool)> Writer<F> {
@@ -39,15 +45,28 @@ impl<F: Fn(bool)> Writer<F> {
         told: watch::Sender<u64>,
         on_trouble: F,
     ) -> Self {
-        Self { store, inbox, shared, secrets, told, on_trouble, troubled: false, pruned: None }
+        Self {
+            store,
+            inbox,
+            shared,
+            secrets,
+            told,
+            on_trouble,
+            troubled: false,
+            held: 0,
+            pruned: None,
+            entries_since: 0,
+            bodies_since: 0,
+        }
     }
 
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
+        self.prune();
         loop {
-            self.prune();
             let closing = self.gather(&mut batch);
             self.write(&mut batch);
+            self.prune();
             if closing {
                 self.lose(&mut batch);
                 return;
@@ -63,30 +82,39 @@ impl<F: Fn(bool)> Writer<F> {
                 Ok(Note::Close) | Err(_) => return true,
             }
         }
-        let until = Instant::now() + PACE;
+        // Not woken by each one that comes meanwhile: the channel holds them.
+        std::thread::park_timeout(PACE);
         while batch.len() < MOST {
-            match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self.inbox.try_recv() {
                 Ok(Note::Over(record)) => self.take(batch, *record),
-                Err(RecvTimeoutError::Timeout) => return false,
-                Ok(Note::Close) | Err(RecvTimeoutError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
+                Ok(Note::Close) | Err(TryRecvError::Disconnected) => return true,
             }
         }
         false
     }
 
-    fn take(&self, batch: &mut Vec<RequestEntry>, record: gateway::RequestRecord) {
-        self.shared.body_bytes.fetch_sub(captured_bytes(&record), Ordering::Relaxed);
+    pub(super) fn take(&mut self, batch: &mut Vec<RequestEntry>, record: gateway::RequestRecord) {
+        // Their memory is free when they are written: the database may not take them for long.
+        self.held += captured_bytes(&record);
         batch.push(entry_of(record, &self.secrets));
     }
 
+    fn let_go(&mut self, batch: &mut Vec<RequestEntry>) {
+        self.shared.body_bytes.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
+        batch.clear();
+    }
+
     /// What the database does not take now is offered again, until it is too much.
-    fn write(&mut self, batch: &mut Vec<RequestEntry>) {
+    pub(super) fn write(&mut self, batch: &mut Vec<RequestEntry>) {
         if batch.is_empty() {
             return;
         }
         match self.store.add_requests(batch) {
             Ok(()) => {
-                batch.clear();
+                self.entries_since += batch.len();
+                self.bodies_since += batch.iter().filter(|entry| entry.body.is_some()).count();
+                self.let_go(batch);
                 self.told.send_modify(|count| *count += 1);
                 self.say(None);
             }
@@ -99,9 +127,9 @@ impl<F: Fn(bool)> Writer<F> {
         }
     }
 
-    fn lose(&self, batch: &mut Vec<RequestEntry>) {
+    fn lose(&mut self, batch: &mut Vec<RequestEntry>) {
         self.shared.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        batch.clear();
+        self.let_go(batch);
     }
 
     /// Tells changes, not states.
@@ -119,10 +147,12 @@ impl<F: Fn(bool)> Writer<F> {
     }
 
     fn prune(&mut self) {
-        if self.pruned.is_some_and(|at| at.elapsed() < PRUNE_PACE) {
+        let grown = self.entries_since >= PRUNE_AFTER || self.bodies_since >= PRUNE_AFTER_BODIES;
+        if !grown && self.pruned.is_some_and(|at| at.elapsed() < PRUNE_PACE) {
             return;
         }
         self.pruned = Some(Instant::now());
+        (self.entries_since, self.bodies_since) = (0, 0);
         match self.store.prune_requests(UnixMillis::now()) {
             Ok(pruned) => tracing::debug!(?pruned, "the request log was pruned"),
             Err(error) => tracing::warn!(%error, "old requests could not be pruned"),
