@@ -11,6 +11,7 @@ use support::SOON;
 use support::home::{Daemon, Home};
 use support::processes::kill_hard;
 use support::raw_http::{Head, send};
+use testkit::http;
 use testkit::{run_python, wait_for, wait_for_value};
 
 const CHAT: &str = r#"{"model":"a","messages":[{"role":"user","content":"Say something."}],"max_tokens":4}"#;
@@ -124,6 +125,18 @@ fn a_key_opens_what_its_scopes_say_and_sees_its_models_only() {
     assert_eq!(ask(&daemon, "POST", PATH, Some(&infer), &CHAT.replace("\"a\"", "\"nick\"")).status, 200);
     assert_eq!(ask(&daemon, "POST", PATH, Some(&infer), &CHAT.replace("\"a\"", "\"b\"")).status, 403);
     assert_eq!(ask(&daemon, "GET", "/v1/models/b", Some(&infer), "").status, 404);
+
+    // What somebody has submitted is theirs, and the administrator's.
+    let stranger = create(&home, "stranger", &[]);
+    let task = r#"{"model":"a","prompt":"Say something.","max_tokens":4}"#;
+    let bearer = format!("Bearer {infer}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let taken = http::request(&daemon.address, "POST", "/v2/tasks", &headers, task.as_bytes());
+    let taken = taken.expect("the daemon answers").json();
+    let path = format!("/v2/tasks/{}", taken["task_id"].as_str().expect("it was taken"));
+    let seen = [&infer, &stranger, &read, &admin].map(|key| ask(&daemon, "GET", &path, Some(key), "").status);
+    assert_eq!(seen, [200, 404, 403, 200]);
+    assert_eq!(ask(&daemon, "POST", &format!("{path}/cancel"), Some(&stranger), "{}").status, 404);
 
     // A command elsewhere brings its key along.
     let server = format!("http://{}", daemon.address);

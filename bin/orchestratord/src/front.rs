@@ -94,7 +94,7 @@ impl Inner {
         };
         match visitor {
             Visitor::Anyone => {}
-            Visitor::Local => drop(request.extensions_mut().insert(Caller::unbounded(LOCAL))),
+            Visitor::Local => drop(request.extensions_mut().insert(Caller::operator(LOCAL))),
             Visitor::Holder(caller) => drop(request.extensions_mut().insert(caller)),
         }
         if request.uri().path() == "/metrics"

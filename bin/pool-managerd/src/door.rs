@@ -68,6 +68,8 @@ pub enum Need {
     Infer,
     /// A key that reads, once there is a key.
     Read,
+    /// A key that administers, once there is a key.
+    Change,
     /// A key that infers or the local token, always.
     Submit,
     /// A key that joins nodes or the local token, always.
@@ -96,6 +98,8 @@ impl Need {
                     Need::Admin
                 }
             }
+            // For everybody who uses that engine.
+            _ if !reads && changes_engine(path) => Need::Change,
             _ => Need::Infer,
         }
     }
@@ -106,13 +110,13 @@ impl Need {
             Need::Nothing | Need::Infer | Need::Submit => &[Scope::Infer, Scope::Admin],
             Need::Read => &[Scope::Read, Scope::Admin],
             Need::Node => &[Scope::Node, Scope::Admin],
-            Need::Admin => &[Scope::Admin],
+            Need::Change | Need::Admin => &[Scope::Admin],
         }
     }
 
     /// Whether everybody on the machine may, as long as there is no key.
     const fn is_open_at_home(self) -> bool {
-        matches!(self, Need::Infer | Need::Read)
+        matches!(self, Need::Infer | Need::Read | Need::Change)
     }
 }
 
@@ -120,6 +124,11 @@ impl Need {
 fn node_need(path: &str) -> Need {
     let own = path == "/v2/nodes/register" || path.ends_with("/heartbeat");
     if own { Need::Node } else { Need::Admin }
+}
+
+/// Engines' paths that set what is common to all requests: properties, adapters, caches of slots.
+fn changes_engine(path: &str) -> bool {
+    path == "/props" || path == "/lora-adapters" || is_below(path, "/slots")
 }
 
 /// Whether a path belongs to our own interface; everything else speaks other people's protocols.
@@ -218,6 +227,7 @@ mod tests {
         let open = door("");
         assert_eq!(code(open.admit(&request("POST", "/v1/chat/completions", &[]))), None);
         assert_eq!(code(open.admit(&request("GET", "/v2/instances", &[]))), None);
+        assert_eq!(code(open.admit(&request("POST", "/slots/0", &[]))), None);
     }
 
     #[test]
@@ -283,6 +293,11 @@ mod tests {
             ("POST", "/v1/chat/completions", "infer"),
             ("GET", "/v1/models", "infer"),
             ("POST", "/nowhere", "infer"),
+            ("POST", "/tokenize", "infer"),
+            ("GET", "/props", "infer"),
+            ("POST", "/props", "admin"),
+            ("POST", "/lora-adapters", "admin"),
+            ("POST", "/slots/0", "admin"),
             ("POST", "/v2/tasks", "infer"),
             ("GET", "/v2/tasks/1/events", "infer"),
             ("GET", "/v2/instances", "read"),

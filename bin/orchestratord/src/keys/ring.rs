@@ -39,7 +39,7 @@ impl KeyRing {
         let listed = tokens.iter().map(|token| {
             let digest = *token.digest();
             let caller =
-                known(&digest).unwrap_or_else(|| Caller::unbounded(&format!("env:{}", digest.fingerprint())));
+                known(&digest).unwrap_or_else(|| Caller::operator(&format!("env:{}", digest.fingerprint())));
             Entry { digest, scopes: Arc::clone(&all), caller }
         });
         let made = rows.into_iter().map(|row| {
@@ -102,5 +102,6 @@ fn caller(row: KeyRow, ledger: &Arc<dyn Ledger>) -> Caller {
             Priority::Batch => Class::Batch,
         }),
         quota: Some(Arc::new(quota)),
+        operator: key.scopes.contains(&Scope::Admin),
     })
 }

@@ -24,6 +24,8 @@ pub struct CallerFacts {
     pub ceiling: Option<Class>,
     /// What it may use, and what it has used; `None` = as much as it likes, and nobody counts.
     pub quota: Option<Arc<Quota>>,
+    /// Whether it may look after what others have submitted.
+    pub operator: bool,
 }
 
 impl Caller {
@@ -34,7 +36,17 @@ impl Caller {
 
     /// Somebody without bounds, under this name: nobody asked for a key, or the key has none.
     pub fn unbounded(id: &str) -> Self {
-        Self::new(CallerFacts { id: id.to_owned(), name: None, models: None, ceiling: None, quota: None })
+        Self::new(CallerFacts::unbounded(id, false))
+    }
+
+    /// The same for one that may look after what others have submitted.
+    pub fn operator(id: &str) -> Self {
+        Self::new(CallerFacts::unbounded(id, true))
+    }
+
+    /// Whether it may see and cancel what the caller of this id has submitted.
+    pub fn may_look_after(&self, owner: &str) -> bool {
+        self.operator || self.id == owner
     }
 
     /// Whether it may have an instance under the name that it asked for. One that may ask for an instance may do so
@@ -56,6 +68,12 @@ impl Caller {
         if let Some(quota) = &self.quota {
             quota.tell(headers);
         }
+    }
+}
+
+impl CallerFacts {
+    fn unbounded(id: &str, operator: bool) -> Self {
+        Self { id: id.to_owned(), name: None, models: None, ceiling: None, quota: None, operator }
     }
 }
 
@@ -82,7 +100,15 @@ mod tests {
 
     fn caller(models: &[&str], ceiling: Option<Class>) -> Caller {
         let models = Some(models.iter().map(|&model| model.to_owned()).collect());
-        Caller::new(CallerFacts { id: "key-1".to_owned(), name: None, models, ceiling, quota: None })
+        Caller::new(CallerFacts { models, ceiling, ..CallerFacts::unbounded("key-1", false) })
+    }
+
+    #[test]
+    fn what_somebody_has_submitted_is_theirs_and_the_operators() {
+        let own = caller(&[], None);
+        assert!(own.may_look_after("key-1") && !own.may_look_after("key-2"));
+        assert!(Caller::operator("local").may_look_after("key-2"));
+        assert!(!Caller::default().may_look_after("key-2"));
     }
 
     #[test]

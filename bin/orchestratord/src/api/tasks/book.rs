@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn task() -> Arc<Task> {
-        Arc::new(Task::new("m"))
+        Arc::new(Task::new("m", "key-1"))
     }
 
     fn end(task: &Task) {

@@ -46,8 +46,8 @@ async fn submit(
     request: Result<Json<TaskRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TaskAccepted>), Refusal> {
     let Json(wanted) = valid(request)?;
-    let task = Arc::new(Task::new(&wanted.model));
-    let caller = caller.map(|Extension(caller)| caller).unwrap_or_default();
+    let caller = who(caller);
+    let task = Arc::new(Task::new(&wanted.model, &caller.id));
     let forecast = state.gateway.forecast(Some(&wanted.model), class_of(&wanted), &caller);
     let request = run::request(&wanted, task.id, caller)?;
     state.tasks.take(&task)?;
@@ -87,25 +87,28 @@ fn starts_in(forecast: Option<Forecast>) -> Option<u64> {
 
 async fn show(
     State(state): State<ControlState>,
+    caller: Option<Extension<Caller>>,
     id: Result<Path<Uuid>, PathRejection>,
 ) -> Result<Json<TaskView>, Refusal> {
-    Ok(Json(find(&state, id)?.view()))
+    Ok(Json(find(&state, caller, id)?.view()))
 }
 
 async fn cancel(
     State(state): State<ControlState>,
+    caller: Option<Extension<Caller>>,
     id: Result<Path<Uuid>, PathRejection>,
 ) -> Result<StatusCode, Refusal> {
-    find(&state, id)?.cancel.cancel();
+    find(&state, caller, id)?.cancel.cancel();
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn events(
     State(state): State<ControlState>,
+    caller: Option<Extension<Caller>>,
     id: Result<Path<Uuid>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let task = find(&state, id)?;
+    let task = find(&state, caller, id)?;
     let next = match sse::last_event_id(&headers) {
         None => 0,
         Some(id) => {
@@ -118,10 +121,21 @@ async fn events(
     Ok(sse::respond(Watch { task, next }))
 }
 
-fn find(state: &ControlState, id: Result<Path<Uuid>, PathRejection>) -> Result<Arc<Task>, Refusal> {
+fn who(caller: Option<Extension<Caller>>) -> Caller {
+    caller.map(|Extension(caller)| caller).unwrap_or_default()
+}
+
+/// A task of this caller. Those of others are as unknown as any that never were.
+fn find(
+    state: &ControlState,
+    caller: Option<Extension<Caller>>,
+    id: Result<Path<Uuid>, PathRejection>,
+) -> Result<Arc<Task>, Refusal> {
     let Path(id) = valid(id)?;
+    let caller = who(caller);
     let missing = || Failure::new(ExitCode::InstanceNotFound, format!("no task {id} is known"));
-    Ok(state.tasks.find(id).ok_or_else(missing)?)
+    let found = state.tasks.find(id).filter(|task| task.is_open_to(&caller));
+    Ok(found.ok_or_else(missing)?)
 }
 
 /// The events of a task from some place on.

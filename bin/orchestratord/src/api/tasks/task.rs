@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gateway::Caller;
 use orch_api::{ErrorBody, TaskEvent, TaskQueued, TaskState, TaskView};
 use orch_core::UnixMillis;
 use orch_runtime::CancellationToken;
@@ -21,6 +22,8 @@ pub(super) struct Task {
     pub(super) id: Uuid,
     pub(super) cancel: CancellationToken,
     model: String,
+    /// The id of its caller.
+    owner: String,
     created: UnixMillis,
     log: Mutex<Log>,
     /// How many events there have been.
@@ -50,12 +53,13 @@ pub(super) enum Next {
 }
 
 impl Task {
-    pub(super) fn new(model: &str) -> Self {
+    pub(super) fn new(model: &str, owner: &str) -> Self {
         let id = Uuid::now_v7();
         let task = Self {
             id,
             cancel: CancellationToken::new(),
             model: model.to_owned(),
+            owner: owner.to_owned(),
             created: UnixMillis::now(),
             log: Mutex::new(Log {
                 first: 0,
@@ -72,6 +76,11 @@ impl Task {
         };
         task.push(TaskEvent::Queued(TaskQueued { task_id: id }));
         task
+    }
+
+    /// Whether this caller may see and cancel it.
+    pub(super) fn is_open_to(&self, caller: &Caller) -> bool {
+        caller.may_look_after(&self.owner)
     }
 
     /// Something happened. After the last event nothing does.
@@ -202,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_gets_every_event_once_and_then_the_end() {
-        let task = Task::new("m");
+        let task = Task::new("m", "key-1");
         task.push(token(0, 1));
         task.push(END);
         assert!(matches!(task.event(0).await, Next::At(0, TaskEvent::Queued(_))));
@@ -213,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_comes_after_the_last_event() {
-        let task = Task::new("m");
+        let task = Task::new("m", "key-1");
         task.push(TaskEvent::Error(ErrorBody::new(ErrorCode::Cancelled, "enough")));
         task.push(END);
         task.push(token(0, 1));
@@ -223,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_reads_is_bounded_and_a_late_reader_goes_on_with_what_is_kept() {
-        let task = Task::new("m");
+        let task = Task::new("m", "key-1");
         for number in 0..3000 {
             task.push(token(number, 1000));
         }
@@ -239,7 +248,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_ahead_waits_for_what_comes() {
-        let task = std::sync::Arc::new(Task::new("m"));
+        let task = std::sync::Arc::new(Task::new("m", "key-1"));
         let (reader, writer) = (task.clone(), task);
         let read = async move { reader.event(1).await };
         let write = async move {

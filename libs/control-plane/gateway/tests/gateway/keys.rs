@@ -35,7 +35,17 @@ impl Book {
 fn caller(limits: KeyLimits, models: Option<Vec<String>>) -> (Caller, Arc<Book>) {
     let book = Arc::new(Book::default());
     let quota = Some(Arc::new(Quota::new("key-1".into(), limits, 0, book.clone())));
-    (Caller::new(CallerFacts { id: "key-1".to_owned(), name: None, models, ceiling: None, quota }), book)
+    (
+        Caller::new(CallerFacts {
+            id: "key-1".to_owned(),
+            name: None,
+            models,
+            ceiling: None,
+            quota,
+            operator: false,
+        }),
+        book,
+    )
 }
 
 /// Asks as the door does: with the caller in the request's extensions.
