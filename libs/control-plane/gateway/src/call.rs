@@ -84,7 +84,7 @@ impl Call {
             let untagged = |name: String| self.shared.untagged(&name).to_owned();
             facts.model = facts.model.map(untagged);
         }
-        self.flight.asks_for(facts.model.as_deref(), facts.streams, &self.body);
+        self.flight.asks_for(&facts, &self.body);
         facts.request_id = Some(self.flight.request_id().clone());
         if facts.streams && self.streams_events() {
             self.progress.allow_deferring();

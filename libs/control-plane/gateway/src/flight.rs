@@ -14,6 +14,7 @@ use crate::admission::SlotGuard;
 use crate::caller::Caller;
 use crate::choose::{Promise, Ties};
 use crate::dispatch::Failed;
+use crate::facts::{Class, Facts};
 use crate::live::Target;
 use crate::metrics::{CancelReason, Metrics};
 use crate::quota::Permit;
@@ -40,6 +41,7 @@ pub(crate) struct Flight {
     log: Log,
     at: UnixMillis,
     /// What the request says of itself, once that is read.
+    class: Class,
     model: Option<String>,
     streamed: bool,
     body: Option<Bytes>,
@@ -82,6 +84,7 @@ impl Flight {
             // The wall clock is read only where somebody writes it down.
             at: if log.is_some() { UnixMillis::now() } else { UnixMillis::default() },
             log,
+            class: Class::default(),
             model: None,
             streamed: false,
             body: None,
@@ -106,10 +109,11 @@ impl Flight {
     }
 
     /// Takes note of what the request's body and head say.
-    pub(crate) fn asks_for(&mut self, model: Option<&str>, streamed: bool, body: &Bytes) {
+    pub(crate) fn asks_for(&mut self, facts: &Facts, body: &Bytes) {
+        self.class = facts.class;
         let Some(log) = &self.log else { return };
-        self.model = model.map(str::to_owned);
-        self.streamed = streamed;
+        self.model.clone_from(&facts.model);
+        self.streamed = facts.streams;
         if log.captures_bodies() {
             self.body = Some(body.clone());
             self.answer = Some(Vec::new());
@@ -121,7 +125,7 @@ impl Flight {
         let target = Arc::clone(slot.target());
         let at = Instant::now();
         if self.trace.attempts == 0 && self.takes_slot() {
-            self.metrics.of(&target).started.inc();
+            self.metrics.tasks(&target, self.class).started.inc();
         }
         self.trace.attempts = self.trace.attempts.saturating_add(1);
         let promise = Promise::of(&target.live.memory, ties);
@@ -186,7 +190,10 @@ impl Flight {
             let now = Instant::now();
             self.trace.first_token = Some(now);
             let waited = now - dispatched.at;
-            self.metrics.of(&dispatched.target).first_token.observe(waited.as_secs_f64() * 1e3);
+            self.metrics
+                .tasks(&dispatched.target, self.class)
+                .first_token
+                .observe(waited.as_secs_f64() * 1e3);
         }
     }
 
@@ -208,7 +215,7 @@ impl Flight {
             metrics.count_tokens(usage);
             let measured = self.trace.first_token.map(|first| first.elapsed().as_secs_f64() * 1e3);
             if let Some(decode_ms) = usage.decode_ms.or(measured) {
-                metrics.decode.observe(decode_ms);
+                self.metrics.tasks(target, self.class).decode.observe(decode_ms);
             }
         }
         tracing::debug!(
@@ -227,7 +234,7 @@ impl Flight {
         if !self.settle() {
             return;
         }
-        self.metrics.rejected(problem.code);
+        self.metrics.rejected(problem.code, self.class);
         tracing::info!(
             request_id = %self.request_id(),
             code = problem.code.label(),
@@ -277,7 +284,7 @@ impl Flight {
     }
 
     fn log_cut(&self, reason: CancelReason) {
-        self.metrics.canceled(reason);
+        self.metrics.canceled(reason, self.class);
         let replica = self.replica().map(|target| target.replica.key.to_string());
         tracing::info!(
             request_id = %self.request_id(),

@@ -1,4 +1,4 @@
-//! `/v1/models`: what a request could get now.
+//! `/v1/models`: what a request could get: what serves, and what loads when it is asked for.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::caller::Caller;
 use crate::live::{Snapshot, Target};
 use crate::routes::{Destination, Routes};
+use crate::table::Loadable;
 
 /// Who owns what our own engines serve.
 const OURS: &str = "llama-orch";
@@ -104,7 +105,10 @@ fn may_see(snapshot: &Snapshot, caller: &Caller, name: &str, indices: &[usize]) 
 fn model(snapshot: &Snapshot, name: &str, indices: &[usize]) -> Option<Model> {
     let serving =
         || indices.iter().flat_map(|&index| &snapshot.targets[index]).filter(|target| target.usable());
-    serving().next()?;
+    let comes = |&index: &usize| snapshot.table.instances[index].loadable == Loadable::OnDemand;
+    if serving().next().is_none() && !indices.iter().any(comes) {
+        return None;
+    }
     let instance = &snapshot.table.instances[*indices.first()?];
     Some(Model {
         id: name.to_owned(),

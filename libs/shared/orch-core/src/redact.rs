@@ -69,8 +69,8 @@ const SECRET_MEMBERS: [&str; 10] = [
     "clientsecret",
 ];
 /// How well-known secrets begin; at least sixteen characters of a token follow.
-const SECRET_BEGINNINGS: [&str; 8] =
-    ["sk-", "hf_", "ghp_", "gho_", "github_pat_", "xoxb-", "AKIA", "Bearer "];
+const SECRET_BEGINNINGS: [&str; 9] =
+    ["llo_", "sk-", "hf_", "ghp_", "gho_", "github_pat_", "xoxb-", "AKIA", "Bearer "];
 const SHORTEST_TOKEN: usize = 16;
 
 /// The body of a request as it may be kept: given secrets, members with a secret's name and words that begin like a
@@ -159,10 +159,10 @@ mod tests {
     fn a_body_loses_its_secrets_and_nothing_else() {
         let body = r#"{"api_key" : "a\"b", "max_tokens": 5, "tokens":"kept","X-Api-Key":null,"messages":[{"content":
             "my key is sk-abcdefghijklmnop1234, task-abcdefghijklmnop1234 is a name, engine-secret, sk-short,
-            Authorization: Bearer abcdefghijklmnop.123"}]}"#;
+            llo_0123456789abcdef, Authorization: Bearer abcdefghijklmnop.123"}]}"#;
         let expected = r#"{"api_key" : "********", "max_tokens": 5, "tokens":"kept","X-Api-Key":null,"messages":[{"content":
             "my key is sk-********, task-abcdefghijklmnop1234 is a name, ********, sk-short,
-            Authorization: Bearer ********"}]}"#;
+            llo_********, Authorization: Bearer ********"}]}"#;
         assert_eq!(redact_body(body, &["engine-secret"]), expected);
     }
 

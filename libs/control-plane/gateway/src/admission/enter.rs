@@ -46,8 +46,8 @@ pub(crate) async fn enter(shared: &Shared, ask: &Ask<'_>) -> Result<Admitted, Pr
     let snapshot = shared.snapshot()?;
     let admission = shared.table.admission();
     if let Some(slot) = admission.enter_now(&shared.table, &snapshot, &ask.wish)? {
-        if ask.wish.need == Need::Slot {
-            shared.metrics.queued_for(Duration::ZERO);
+        if ask.wish.need == Need::Slot && !ask.wish.again {
+            shared.metrics.queued_for(Duration::ZERO, ask.class);
         }
         return Ok(Admitted { slot, waited: Duration::ZERO });
     }
@@ -57,7 +57,9 @@ pub(crate) async fn enter(shared: &Shared, ask: &Ask<'_>) -> Result<Admitted, Pr
     // Boxed: it is not the common case, and would make every request's future as large as itself.
     let slot = Box::pin(waiting.slot(ask.deadline, ask.progress)).await?;
     let waited = began.elapsed();
-    shared.metrics.queued_for(waited);
+    if !ask.wish.again {
+        shared.metrics.queued_for(waited, ask.class);
+    }
     Ok(Admitted { slot, waited })
 }
 
@@ -105,7 +107,9 @@ impl Admission {
         if !dropped {
             self.waiting.fetch_add(1, Ordering::SeqCst);
         }
-        shared.metrics.enqueued();
+        if !ask.wish.again {
+            shared.metrics.enqueued(ask.class);
+        }
         // A place may have been freed, or another table published, since this was looked at, by somebody who saw
         // nobody wait.
         let newer = shared.table.snapshot().filter(|it| !std::ptr::eq(&raw const **it, snapshot));

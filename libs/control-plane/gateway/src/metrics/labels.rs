@@ -32,8 +32,17 @@ impl ReplicaLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct ReasonLabels {
+pub(super) struct EndLabels {
     pub(super) reason: &'static str,
+    pub(super) priority: &'static str,
+}
+
+/// Labels of the requests of one class on one replica.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TaskLabels {
+    #[prometheus(flatten)]
+    pub(super) replica: ReplicaLabels,
+    pub(super) priority: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

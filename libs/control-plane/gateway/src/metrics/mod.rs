@@ -4,6 +4,7 @@ mod labels;
 mod table;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use llm_adapters::Usage;
 use orch_core::ErrorCode;
@@ -14,8 +15,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 /// Where a daemon registers its own metrics before it hands the registry to the gateway.
 pub use prometheus_client::registry::Registry as MetricsRegistry;
 
-use self::labels::{PolicyLabels, ReasonLabels, ReplicaLabels};
+use self::labels::{EndLabels, PolicyLabels, PriorityLabels, ReplicaLabels, TaskLabels};
 use self::table::TableCollector;
+use crate::facts::Class;
 use crate::live::{TableHandle, Target};
 
 /// Why a request that had been dispatched ended without its whole answer.
@@ -37,26 +39,32 @@ impl CancelReason {
 /// The metrics of one gateway.
 pub(crate) struct Metrics {
     registry: MetricsRegistry,
-    enqueued: Counter,
+    enqueued: Family<PriorityLabels, Counter>,
     backpressure: Family<PolicyLabels, Counter>,
-    queued: Histogram,
-    started: Family<ReplicaLabels, Counter>,
-    canceled: Family<ReasonLabels, Counter>,
-    rejected: Family<ReasonLabels, Counter>,
+    queued: Family<PriorityLabels, Histogram>,
+    started: Family<TaskLabels, Counter>,
+    canceled: Family<EndLabels, Counter>,
+    rejected: Family<EndLabels, Counter>,
     tokens_in: Family<ReplicaLabels, Counter>,
     tokens_out: Family<ReplicaLabels, Counter>,
     tokens_cached: Family<ReplicaLabels, Counter>,
-    first_token: Family<ReplicaLabels, Histogram>,
-    decode: Family<ReplicaLabels, Histogram>,
+    first_token: Family<TaskLabels, Histogram>,
+    decode: Family<TaskLabels, Histogram>,
     overhead: Histogram,
 }
 
 /// The metrics of one replica, looked up once for each table.
 pub(crate) struct ReplicaMetrics {
-    pub(crate) started: Counter,
     tokens_in: Counter,
     tokens_out: Counter,
     tokens_cached: Counter,
+    interactive: OnceLock<TaskMetrics>,
+    batch: OnceLock<TaskMetrics>,
+}
+
+/// Those of its requests of one class.
+pub(crate) struct TaskMetrics {
+    pub(crate) started: Counter,
     pub(crate) first_token: Histogram,
     pub(crate) decode: Histogram,
 }
@@ -79,9 +87,9 @@ impl ReplicaMetrics {
 impl Metrics {
     pub(crate) fn new(mut registry: MetricsRegistry, table: TableHandle) -> Self {
         let metrics = Self {
-            enqueued: Counter::default(),
+            enqueued: Family::default(),
             backpressure: Family::default(),
-            queued: milliseconds(),
+            queued: Family::new_with_constructor(milliseconds),
             started: Family::default(),
             canceled: Family::default(),
             rejected: Family::default(),
@@ -142,26 +150,43 @@ impl Metrics {
         target.metrics.get_or_init(|| {
             let labels = ReplicaLabels::of(target);
             ReplicaMetrics {
-                started: self.started.get_or_create_owned(&labels),
                 tokens_in: self.tokens_in.get_or_create_owned(&labels),
                 tokens_out: self.tokens_out.get_or_create_owned(&labels),
                 tokens_cached: self.tokens_cached.get_or_create_owned(&labels),
+                interactive: OnceLock::new(),
+                batch: OnceLock::new(),
+            }
+        })
+    }
+
+    /// Those of the requests of one class on one replica.
+    pub(crate) fn tasks<'t>(&self, target: &'t Target, class: Class) -> &'t TaskMetrics {
+        let replica = self.of(target);
+        let of_class = match class {
+            Class::Interactive => &replica.interactive,
+            Class::Batch => &replica.batch,
+        };
+        of_class.get_or_init(|| {
+            let labels = TaskLabels { replica: ReplicaLabels::of(target), priority: class.label() };
+            TaskMetrics {
+                started: self.started.get_or_create_owned(&labels),
                 first_token: self.first_token.get_or_create_owned(&labels),
                 decode: self.decode.get_or_create_owned(&labels),
             }
         })
     }
 
-    pub(crate) fn rejected(&self, code: ErrorCode) {
-        self.rejected.get_or_create(&ReasonLabels { reason: code.label() }).inc();
+    pub(crate) fn rejected(&self, code: ErrorCode, class: Class) {
+        self.rejected.get_or_create(&EndLabels { reason: code.label(), priority: class.label() }).inc();
     }
 
-    pub(crate) fn enqueued(&self) {
-        self.enqueued.inc();
+    pub(crate) fn enqueued(&self, class: Class) {
+        self.enqueued.get_or_create(&PriorityLabels { priority: class.label() }).inc();
     }
 
-    pub(crate) fn queued_for(&self, time: std::time::Duration) {
-        self.queued.observe(time.as_secs_f64() * 1e3);
+    pub(crate) fn queued_for(&self, time: std::time::Duration, class: Class) {
+        let labels = PriorityLabels { priority: class.label() };
+        self.queued.get_or_create(&labels).observe(time.as_secs_f64() * 1e3);
     }
 
     /// A request met a full queue.
@@ -173,8 +198,8 @@ impl Metrics {
         self.backpressure.get_or_create(&PolicyLabels { policy }).inc();
     }
 
-    pub(crate) fn canceled(&self, reason: CancelReason) {
-        self.canceled.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
+    pub(crate) fn canceled(&self, reason: CancelReason, class: Class) {
+        self.canceled.get_or_create(&EndLabels { reason: reason.label(), priority: class.label() }).inc();
     }
 
     pub(crate) fn handed_over(&self, after: std::time::Duration) {

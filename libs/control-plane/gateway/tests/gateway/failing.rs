@@ -42,7 +42,10 @@ async fn an_unknown_model_is_not_found_in_the_callers_dialect() {
     let reply = front.post("/tokenize", r#"{"model":"nope"}"#).await;
     assert_eq!(reply.json()["error"]["code"], 404);
     let rejected = front.metric("tasks_rejected_total").await;
-    assert_eq!(rejected.as_deref(), Some("tasks_rejected_total{reason=\"MODEL_NOT_FOUND\"} 3"));
+    assert_eq!(
+        rejected.as_deref(),
+        Some("tasks_rejected_total{reason=\"MODEL_NOT_FOUND\",priority=\"interactive\"} 3")
+    );
 }
 
 #[tokio::test]
@@ -131,7 +134,10 @@ async fn a_client_that_leaves_before_the_answer_frees_the_slot() {
     .await;
     wait_idle(&front, &key("chat", 0)).await;
     let canceled = front.metric("tasks_canceled_total").await;
-    assert_eq!(canceled.as_deref(), Some("tasks_canceled_total{reason=\"client_gone\"} 1"));
+    assert_eq!(
+        canceled.as_deref(),
+        Some("tasks_canceled_total{reason=\"client_gone\",priority=\"interactive\"} 1")
+    );
 }
 
 #[tokio::test]
@@ -170,7 +176,10 @@ async fn an_engine_that_dies_in_a_stream_ends_it_with_one_error_event() {
         wait_idle(&front, &key("chat", 0)).await;
     }
     let canceled = front.metric("tasks_canceled_total").await;
-    assert_eq!(canceled.as_deref(), Some("tasks_canceled_total{reason=\"WORKER_RESET\"} 4"));
+    assert_eq!(
+        canceled.as_deref(),
+        Some("tasks_canceled_total{reason=\"WORKER_RESET\",priority=\"interactive\"} 4")
+    );
 }
 
 #[tokio::test]

@@ -226,8 +226,8 @@ async fn usage_and_times_of_a_stream_are_counted() {
         front.post("/v1/chat/completions", CHAT).await;
     }
     let labels = concat!(
-        r#"{engine="llama-server",engine_version="b11434","#,
-        r#"node_id="node-1",pool_id="chat",replica_id="r0"}"#
+        r#"engine="llama-server",engine_version="b11434","#,
+        r#"node_id="node-1",pool_id="chat",replica_id="r0""#
     );
     for (name, count) in [
         ("tasks_started_total", 2),
@@ -239,7 +239,9 @@ async fn usage_and_times_of_a_stream_are_counted() {
         ("slots_total", 2),
         ("slots_free", 2),
     ] {
-        let line = format!("{name}{labels} {count}");
+        let of_a_class = name.starts_with("tasks") || name.starts_with("latency");
+        let priority = if of_a_class { ",priority=\"interactive\"" } else { "" };
+        let line = format!("{name}{{{labels}{priority}}} {count}");
         assert_eq!(front.metric(&format!("{name}{{")).await.as_deref(), Some(line.as_str()));
     }
     assert_eq!(

@@ -209,3 +209,21 @@ async fn time_in_a_queue_is_told_as_that_and_is_no_overhead() {
     let micros: f64 = sum.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(micros < 800_000.0, "{sum}");
 }
+
+#[tokio::test]
+async fn what_loads_when_it_is_asked_for_is_listed_before_it_is_loaded() {
+    let instances =
+        [Loadable::OnDemand, Loadable::Starting, Loadable::No].into_iter().zip(["chat", "new", "off"]);
+    let front = Front::start(instances.map(|(loadable, name)| unloaded(name, loadable)).collect()).await;
+    let listed = front.get("/v1/models").await.json();
+    let names: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(names, ["chat"]);
+    assert_eq!(
+        listed["data"][0]["meta"],
+        serde_json::json!({"slots": 0}),
+        "its context is known when it is loaded"
+    );
+    assert_eq!(front.get("/v1/models/chat").await.status, 200);
+    assert_eq!(front.get("/api/tags").await.json()["models"][0]["name"], "chat");
+    assert_eq!(front.get("/api/ps").await.json()["models"], serde_json::json!([]));
+}
