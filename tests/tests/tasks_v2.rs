@@ -185,3 +185,51 @@ fn engines_that_fail_and_daemons_that_stop_end_a_task_with_an_error() {
     let last = seen.last().unwrap();
     assert_eq!((last.name.as_str(), &last.data["retriable"]), ("error", &json!(true)), "{last:?}");
 }
+
+/// Makes a key and gives its secret.
+fn key(home: &Home, name: &str, scope: &str) -> String {
+    let created = home.json(&["token", "create", "--json", "--name", name, "--scope", scope]);
+    created["token"].as_str().unwrap().to_owned()
+}
+
+fn ask_with(daemon: &Daemon, key: &str, method: &str, path: &str, body: &str) -> Reply {
+    let key = format!("Bearer {key}");
+    let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
+    http::request(&daemon.address, method, path, &headers, body.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_task_is_the_business_of_the_key_that_made_it_and_of_administrators() {
+    let home = Home::fake();
+    home.instance("a", &json!({"env": {"FAKE_TOKENS": "100000", "FAKE_TOKEN_MS": "20"}}));
+    let daemon = home.start_daemon();
+    home.ok(&["up", "a"]);
+    let (own, other) = (key(&home, "own", "infer"), key(&home, "other", "infer"));
+    let admin = key(&home, "admin", "admin");
+    let submitted = ask_with(&daemon, &own, "POST", "/v2/tasks", r#"{"model":"a","prompt":"x"}"#);
+    assert_eq!(submitted.status, 202, "{}", submitted.text());
+    let task = submitted.json();
+    let path = path_of(&task);
+    for (method, path) in
+        [("GET", path.clone()), ("GET", format!("{path}/events")), ("POST", format!("{path}/cancel"))]
+    {
+        let reply = ask_with(&daemon, &other, method, &path, "");
+        assert_eq!((reply.status, &reply.json()["code"]), (404, &json!("NOT_FOUND")), "{method} {path}");
+    }
+    for key in [&own, &admin, &daemon.token] {
+        let seen = ask_with(&daemon, key, "GET", &path, "");
+        assert_eq!((seen.status, &seen.json()["state"]), (200, &json!("running")), "{}", seen.text());
+    }
+    let bearer = format!("Bearer {own}");
+    let url = task["events_url"].as_str().unwrap();
+    let stream = EventStream::open(&daemon.address, url, &[("authorization", &bearer)]);
+    assert_eq!(ask_with(&daemon, &own, "POST", &format!("{path}/cancel"), "").status, 204);
+    let seen = stream.finish();
+    assert_orderly(&seen);
+    assert_eq!(seen.last().unwrap().data["code"], "CANCELLED");
+    // A key is known by its id: one that is made later under the same name is somebody else.
+    home.ok(&["token", "revoke", "own"]);
+    let again = key(&home, "own", "infer");
+    assert_eq!(ask_with(&daemon, &again, "GET", &path, "").status, 404);
+    assert_eq!(ask_with(&daemon, &admin, "POST", &format!("{path}/cancel"), "").status, 204);
+}

@@ -10,13 +10,15 @@ use orch_runtime::{
     PlacementStrategy, ServeOptions, Settings, Tasks, TlsIdentity, allow_many_open_files, bind,
     check_exposure, serve_encrypted, termination,
 };
+use pool_manager::stats::Devices;
 use pool_manager::{Node, PoolManager};
 use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
 use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
-use crate::api::{self, ControlState};
+use crate::api::{self, ControlState, capabilities_of};
 use crate::conditions::Conditions;
+use crate::cordon::Cordon;
 use crate::front::Front;
 use crate::keys::KeyKeeper;
 use crate::metrics::Readings;
@@ -80,7 +82,8 @@ async fn live(
 
     let table = TableHandle::default();
     let node_id = compose::node_id(&settings);
-    let traffic = Arc::new(GatewayTraffic { table: table.clone(), node_id: node_id.clone() });
+    let traffic = Arc::new(GatewayTraffic::new(table.clone(), node_id.clone()));
+    let cordon = Cordon::open(Arc::clone(&store), Arc::clone(&traffic))?;
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     manager.manage_residency(compose::residency(&settings));
     let conditions = Conditions::default();
@@ -121,6 +124,9 @@ async fn live(
         tasks: Arc::default(),
         work: http.clone(),
         drain: settings.limits.drain,
+        cordon,
+        devices: Devices::default(),
+        capabilities: Arc::new(capabilities_of(&settings)),
     };
     let front = Front::new(gateway, api::router(control), door, Some(readings));
     crate::certificate::keep(identity.clone(), address, &tasks.child());

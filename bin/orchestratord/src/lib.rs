@@ -9,6 +9,7 @@ mod api;
 mod certificate;
 pub mod client;
 mod conditions;
+mod cordon;
 mod cross_origin;
 pub mod daemon;
 mod front;

@@ -1,6 +1,7 @@
 //! From the pool manager's snapshots to the gateway's routing table.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gateway::{
@@ -13,40 +14,44 @@ use pool_manager::{BoxFuture, Demand, ReplicaSnapshot, RequestSigns, Traffic};
 pub(crate) struct GatewayTraffic {
     pub table: TableHandle,
     pub node_id: String,
+    /// Held while a table is published, so that no older state overwrites a newer one.
+    told: Mutex<Told>,
+}
+
+/// What a table is made of.
+#[derive(Default)]
+struct Told {
+    /// Nothing before the node has told for the first time.
+    replicas: Option<Vec<ReplicaSnapshot>>,
+    /// What is under way goes on, and nothing new comes.
+    cordoned: bool,
 }
 
 impl GatewayTraffic {
-    fn key(&self, instance: &InstanceName, replica: ReplicaId) -> ReplicaKey {
-        ReplicaKey { node_id: self.node_id.clone(), pool_id: instance.to_string(), replica_id: replica }
+    pub(crate) fn new(table: TableHandle, node_id: String) -> Self {
+        Self { table, node_id, told: Mutex::default() }
     }
 
-    /// Ends all requests to a replica now.
-    pub(crate) fn cut(&self, instance: &InstanceName, replica: ReplicaId) {
-        self.table.close_replica(&self.key(instance, replica));
+    /// From when this returns, requests go to the engines of this node no more, or again.
+    pub(crate) fn set_cordoned(&self, cordoned: bool) {
+        let mut told = self.told();
+        told.cordoned = cordoned;
+        self.publish_told(&told);
     }
 
-    fn replica(&self, snapshot: &ReplicaSnapshot) -> Option<Replica> {
-        Some(Replica {
-            key: self.key(&snapshot.instance, snapshot.replica),
-            address: snapshot.address?,
-            engine_version: snapshot.engine_version.clone(),
-            api_key: snapshot.api_key.clone(),
-            ready: snapshot.routable,
-            draining: false,
-            slots_total: snapshot.slots_total,
-            slot_context: snapshot.context,
-            device_mask: snapshot.device_mask.clone(),
-            // Nobody measures it here yet: free slots and names decide.
-            free_vram: None,
-            last_good_probe: snapshot.last_good_probe,
-        })
+    pub(crate) fn is_cordoned(&self) -> bool {
+        self.told().cordoned
     }
-}
 
-impl Traffic for GatewayTraffic {
-    fn publish(&self, replicas: Vec<ReplicaSnapshot>) {
+    /// It is replaced as a whole, so a panic elsewhere leaves nothing half done.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish_told(&self, told: &Told) {
+        let Some(replicas) = &told.replicas else { return };
         let mut instances: BTreeMap<InstanceName, RoutedInstance> = BTreeMap::new();
-        for snapshot in &replicas {
+        for snapshot in replicas {
             let routed = instances.entry(snapshot.instance.clone()).or_insert_with(|| RoutedInstance {
                 name: snapshot.instance.clone(),
                 aliases: snapshot.aliases.clone(),
@@ -60,10 +65,44 @@ impl Traffic for GatewayTraffic {
                 routed.status = snapshot.status;
             }
             routed.loadable = routed.loadable.max(loadable(snapshot));
-            routed.replicas.extend(self.replica(snapshot));
+            routed.replicas.extend(self.replica(snapshot, told.cordoned));
         }
         let home = RoutedNode { id: self.node_id.clone(), online: true };
         self.table.publish(RoutingTable::new(instances.into_values().collect()).with_nodes(vec![home]));
+    }
+
+    fn key(&self, instance: &InstanceName, replica: ReplicaId) -> ReplicaKey {
+        ReplicaKey { node_id: self.node_id.clone(), pool_id: instance.to_string(), replica_id: replica }
+    }
+
+    /// Ends all requests to a replica now.
+    pub(crate) fn cut(&self, instance: &InstanceName, replica: ReplicaId) {
+        self.table.close_replica(&self.key(instance, replica));
+    }
+
+    fn replica(&self, snapshot: &ReplicaSnapshot, draining: bool) -> Option<Replica> {
+        Some(Replica {
+            key: self.key(&snapshot.instance, snapshot.replica),
+            address: snapshot.address?,
+            engine_version: snapshot.engine_version.clone(),
+            api_key: snapshot.api_key.clone(),
+            ready: snapshot.routable,
+            draining,
+            slots_total: snapshot.slots_total,
+            slot_context: snapshot.context,
+            device_mask: snapshot.device_mask.clone(),
+            // Nobody measures it here yet: free slots and names decide.
+            free_vram: None,
+            last_good_probe: snapshot.last_good_probe,
+        })
+    }
+}
+
+impl Traffic for GatewayTraffic {
+    fn publish(&self, replicas: Vec<ReplicaSnapshot>) {
+        let mut told = self.told();
+        told.replicas = Some(replicas);
+        self.publish_told(&told);
     }
 
     fn probed(&self, instance: &InstanceName, replica: ReplicaId, at: UnixMillis) {
@@ -82,9 +121,11 @@ impl Traffic for GatewayTraffic {
     }
 
     fn demand(&self) -> Vec<Demand> {
+        let cordoned = self.is_cordoned();
         let demand = self.table.demand().into_iter().map(|it| Demand {
             instance: it.instance,
-            waiting: it.waiting,
+            // Nothing is loaded for requests that this node does not get.
+            waiting: if cordoned { 0 } else { it.waiting },
             oldest_wait: it.oldest.map(|oldest| oldest.elapsed()),
             in_flight: it.in_flight,
             idle_for: it.last_used.map(|used| used.elapsed()),

@@ -3,6 +3,7 @@
 //! A file has its handlers and a `router()` over [`ControlState`] that mounts them under the paths of `orch_api`;
 //! [`router`] merges it. Every endpoint has a row in `orch_api::ENDPOINTS`, from which `/openapi.json` is made.
 
+mod capabilities;
 mod description;
 mod nodes;
 mod placement;
@@ -16,13 +17,17 @@ use std::time::Duration;
 
 use axum::Router;
 use gateway::Gateway;
+use orch_api::Capabilities;
 use orch_runtime::{CancellationToken, Tasks};
+use pool_manager::stats::Devices;
 use pool_managerd::api::{ApiState, answers};
 use tokio::sync::watch;
 
+use crate::cordon::Cordon;
 use crate::keys::KeyKeeper;
 use crate::request_log::LogReader;
 
+pub(crate) use capabilities::of_settings as capabilities_of;
 pub(crate) use tasks::TaskBook;
 
 /// What the handlers share.
@@ -42,6 +47,10 @@ pub(crate) struct ControlState {
     pub(crate) work: Tasks,
     /// That time.
     pub(crate) drain: Duration,
+    pub(crate) cordon: Cordon,
+    pub(crate) devices: Devices,
+    /// What the settings say of them; engines and devices are looked up when somebody asks.
+    pub(crate) capabilities: Arc<Capabilities>,
 }
 
 impl ControlState {
@@ -59,6 +68,7 @@ impl ControlState {
 pub(crate) fn router(state: ControlState) -> Router {
     let node = pool_managerd::api::router(state.node.clone());
     Router::new()
+        .merge(capabilities::router())
         .merge(description::router())
         .merge(nodes::router())
         .merge(placement::router())

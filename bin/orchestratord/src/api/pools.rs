@@ -1,20 +1,27 @@
 //! `/v2/pools`: the engines behind each instance, and who waits for them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use gateway::QueueView;
-use orch_api::{PoolHealth, PoolQueue, PoolReplica, PoolView, paths};
+use orch_api::{DrainRequest, Operation, PoolHealth, PoolQueue, PoolReplica, PoolView, paths};
 use orch_core::{ExitCode, Failure, InstanceName};
 use pool_manager::ReplicaSnapshot;
-use pool_managerd::api::Refusal;
+use pool_managerd::api::{Expected, Refusal, optional, valid};
 
 use super::ControlState;
 
 pub(super) fn router() -> Router<ControlState> {
-    Router::new().route(paths::POOLS, get(list)).route(paths::POOL_HEALTH, get(health))
+    Router::new()
+        .route(paths::POOLS, get(list))
+        .route(paths::POOL_HEALTH, get(health))
+        .route(paths::POOL_DRAIN, post(drain))
 }
 
 async fn list(State(state): State<ControlState>) -> Result<Json<Vec<PoolView>>, Refusal> {
@@ -25,9 +32,7 @@ async fn health(
     State(state): State<ControlState>,
     Path(id): Path<String>,
 ) -> Result<Json<PoolHealth>, Refusal> {
-    let found = pools(&state).await?.into_iter().find(|pool| pool.pool_id == id);
-    let missing = || Failure::new(ExitCode::InstanceNotFound, format!("there is no pool {id:?}"));
-    let pool = found.ok_or_else(missing)?;
+    let pool = find(&state, &id).await?;
     Ok(Json(PoolHealth {
         live: pool.replicas.iter().any(|replica| replica.status.has_process()),
         ready: pool.ready,
@@ -36,6 +41,25 @@ async fn health(
         last_error: pool.replicas.into_iter().find_map(|replica| replica.last_error),
         pool_id: pool.pool_id,
     }))
+}
+
+async fn drain(
+    State(state): State<ControlState>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Operation>), Refusal> {
+    let DrainRequest { deadline_ms } = optional(&valid(body)?)?;
+    let pool = find(&state, &id).await?.pool_id;
+    let deadline = deadline_ms.map_or(state.drain, Duration::from_millis);
+    let (manager, name) = (state.node.manager.clone(), pool.clone());
+    let step = async move { manager.down(&name, false, deadline).await };
+    let operation = state.node.operations.begin("drain", &pool, Expected::Nothing, step);
+    Ok((StatusCode::ACCEPTED, Json(operation)))
+}
+
+async fn find(state: &ControlState, id: &str) -> Result<PoolView, Failure> {
+    let found = pools(state).await?.into_iter().find(|pool| pool.pool_id == id);
+    found.ok_or_else(|| Failure::new(ExitCode::InstanceNotFound, format!("there is no pool {id:?}")))
 }
 
 async fn pools(state: &ControlState) -> Result<Vec<PoolView>, Failure> {
@@ -72,12 +96,14 @@ fn pool(
 
 fn replica(state: &ControlState, snapshot: &ReplicaSnapshot) -> PoolReplica {
     let busy = || (state.node.slots)(&snapshot.instance, snapshot.replica);
-    let free = snapshot.routable.then(busy).flatten().map(|busy| snapshot.slots_total.saturating_sub(busy));
+    // A cordoned node gets nothing, however well its engines are.
+    let ready = snapshot.routable && !state.cordon.is_set();
+    let free = ready.then(busy).flatten().map(|busy| snapshot.slots_total.saturating_sub(busy));
     PoolReplica {
         replica_id: snapshot.replica,
         status: snapshot.status,
         health: snapshot.health,
-        ready: snapshot.routable,
+        ready,
         slots_total: snapshot.slots_total,
         slots_free: free,
         ctx: snapshot.context,

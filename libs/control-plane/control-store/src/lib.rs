@@ -1,4 +1,5 @@
-//! What the control plane of one home keeps: API keys with what they have spent, and the request log.
+//! What the control plane of one home keeps: API keys with what they have spent, the request log, and which nodes are
+//! cordoned.
 //!
 //! One SQLite file, `state/control.sqlite`, apart from the state of the machine's instances: a control plane may run
 //! without a node, and a node without a control plane. Each kind of record has a file here with its tables, its
@@ -12,6 +13,7 @@ mod access;
 mod error;
 mod keys;
 mod migrations;
+mod nodes;
 mod requests;
 
 pub use access::{ControlReader, ControlStore};

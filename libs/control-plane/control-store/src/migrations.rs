@@ -2,14 +2,15 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use crate::{keys, requests};
+use crate::{keys, nodes, requests};
 
 /// Marks the file as ours among all SQLite files: "lloc".
 const APPLICATION_ID: i64 = 0x6c6c_6f63;
 
 /// Each version with what it added to the one before, counted from 1. Entries are only ever appended: an entry that
 /// has been released is in somebody's file.
-const MIGRATIONS: &[(i64, &str)] = &[(keys::SINCE, keys::TABLES), (requests::SINCE, requests::TABLES)];
+const MIGRATIONS: &[(i64, &str)] =
+    &[(keys::SINCE, keys::TABLES), (requests::SINCE, requests::TABLES), (nodes::SINCE, nodes::TABLES)];
 
 /// The version that this program writes: SQLite's `user_version`.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -160,3 +160,18 @@ fn many_processes_may_create_it_at_once() {
     });
     assert_eq!(ControlStore::open(&path).unwrap().keys().unwrap().len(), names.len());
 }
+
+#[test]
+fn a_cordon_stays_until_it_is_lifted_and_both_may_be_repeated() {
+    let (_folder, path) = place();
+    let store = ControlStore::open(&path).unwrap();
+    assert!(!store.is_cordoned("here").unwrap());
+    store.uncordon("here").unwrap();
+    for _ in 0..2 {
+        store.cordon("here", NOW).unwrap();
+        let again = ControlReader::open(&path).unwrap().unwrap();
+        assert!(again.is_cordoned("here").unwrap() && !again.is_cordoned("there").unwrap());
+    }
+    store.uncordon("here").unwrap();
+    assert!(!store.is_cordoned("here").unwrap());
+}

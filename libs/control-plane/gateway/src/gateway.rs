@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use llm_adapters::{Dialect, Endpoint, Problem, find_endpoint};
+use llm_adapters::{Dialect, Endpoint, Problem, endpoint_paths, find_endpoint};
 use orch_core::ErrorCode;
 use orch_runtime::RequestId;
 use serde_json::json;
@@ -277,6 +277,13 @@ impl Gateway {
     }
 }
 
+/// Paths that the gateway answers, and those it passes on; `*` stands for any rest.
+pub fn data_paths() -> impl Iterator<Item = &'static str> {
+    ["/health", "/ready", "/metrics", "/api/tags", "/api/ps", "/api/show", "/api/version", "/upstream/*"]
+        .into_iter()
+        .chain(endpoint_paths())
+}
+
 fn asked(path: &str) -> Asked<'_> {
     match path {
         "/health" => return Asked::Health,
@@ -302,5 +309,17 @@ fn asked(path: &str) -> Asked<'_> {
     match find_endpoint(path) {
         Some(endpoint) => Asked::Engine { endpoint, path, instance: None },
         None => Asked::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_path_leads_somewhere() {
+        for path in data_paths() {
+            assert!(!matches!(asked(&path.replace('*', "a/b")), Asked::Unknown), "{path}");
+        }
     }
 }

@@ -46,7 +46,7 @@ pub use caller::{Caller, CallerFacts};
 pub use choose::{Considered, Decision, Strategy};
 pub use demand::Demand;
 pub use facts::Class;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, data_paths};
 pub use limits::Limits;
 pub use live::{DrainOutcome, TableHandle};
 pub use llm_adapters::{Dialect, Problem, Usage};

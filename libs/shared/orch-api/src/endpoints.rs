@@ -1,10 +1,10 @@
 //! Everything that can be asked, as a table: servers mount it, the OpenAPI document is made from it.
 
 use crate::{
-    CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, Event, InstanceChange, InstanceStats,
-    InstanceView, KeyOrder, KeyView, LogLine, MemoryReport, NodeView, Operation, PlacementDecision,
-    PoolHealth, PoolView, RequestView, RevokedKey, Shape, StartRequest, StopRequest, TaskAccepted, TaskEvent,
-    TaskRequest, TaskView, UsageView, Version, paths,
+    Capabilities, CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, DrainRequest, Event,
+    InstanceChange, InstanceStats, InstanceView, KeyOrder, KeyView, LogLine, MemoryReport, NodeView,
+    Operation, PlacementDecision, PoolHealth, PoolView, RequestView, RevokedKey, Shape, StartRequest,
+    StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -101,6 +101,7 @@ const fn query(name: &'static str, kind: &'static str, meaning: &'static str) ->
 }
 
 const NODE_ID: Parameter = path("id", "the machine");
+const POOL_ID: Parameter = path("id", "the pool: the name of its instance");
 const TASK_ID: Parameter = path("id", "the task");
 const NAME: Parameter = path("name", "the instance: its uid, number, name or display name");
 
@@ -125,6 +126,12 @@ const fn step(path: &'static str, id: &'static str, summary: &'static str, body:
 /// Everything under `/v2`.
 pub const ENDPOINTS: &[Endpoint] = &[
     get(paths::VERSION, "version", "what the server is", Media::Json(Shape::of::<Version>())),
+    get(
+        paths::CAPABILITIES,
+        "capabilities",
+        "what the server can, and within which bounds",
+        Media::Json(Shape::of::<Capabilities>()),
+    ),
     get(paths::DAEMON, "daemon", "the daemon about itself", Media::Json(Shape::of::<DaemonStatus>())),
     Endpoint {
         parameters: &[
@@ -308,8 +315,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     get(paths::POOLS, "pools", "the engines behind each instance", Media::Json(Shape::list_of::<PoolView>())),
     Endpoint {
-        parameters: &[path("id", "the pool: the name of its instance")],
+        parameters: &[POOL_ID],
         ..get(paths::POOL_HEALTH, "pool_health", "how a pool is", Media::Json(Shape::of::<PoolHealth>()))
+    },
+    Endpoint {
+        parameters: &[POOL_ID],
+        ..step(
+            paths::POOL_DRAIN,
+            "drain_pool",
+            "gives a pool nothing new, lets it finish until the deadline, and stops it",
+            Some(Shape::of::<DrainRequest>()),
+        )
     },
     get(
         paths::NODES,
@@ -344,6 +360,36 @@ pub const ENDPOINTS: &[Endpoint] = &[
             "remove_node",
             "a machine leaves; PROFILE_OFF without the cloud profile",
             Media::Nothing,
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[NODE_ID],
+        ..get(
+            paths::NODE_CORDON,
+            "cordon_node",
+            "gives a machine nothing new: requests for it wait in their queues; a restart does not change that",
+            Media::Json(Shape::of::<NodeView>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[NODE_ID],
+        ..get(
+            paths::NODE_UNCORDON,
+            "uncordon_node",
+            "gives a machine requests again, those first that have waited",
+            Media::Json(Shape::of::<NodeView>()),
+        )
+    },
+    Endpoint {
+        parameters: &[NODE_ID],
+        ..step(
+            paths::NODE_DRAIN,
+            "drain_node",
+            "cordons a machine; done when nothing is under way there. At the deadline the rest is cut off; engines \
+             stay loaded",
+            Some(Shape::of::<DrainRequest>()),
         )
     },
     get(

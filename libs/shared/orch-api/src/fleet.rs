@@ -79,6 +79,14 @@ pub struct PoolHealth {
     pub last_error: Option<String>,
 }
 
+/// How long what is under way may take to finish; may be left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Milliseconds; `limits.drain_s` where it is not given.
+    pub deadline_ms: Option<u64>,
+}
+
 /// One machine with engines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -86,6 +94,8 @@ pub struct NodeView {
     pub node_id: String,
     /// `Registering`, `Online`, `Draining`, `Offline` or `Failed`.
     pub state: String,
+    /// Whether it gets nothing new: requests wait until it is uncordoned.
+    pub cordoned: bool,
     /// Of its program.
     pub version: String,
     /// The instances on it.

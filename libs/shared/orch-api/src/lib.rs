@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+mod capabilities;
 mod client;
 mod document;
 mod endpoints;
@@ -25,13 +26,15 @@ mod stats;
 mod system;
 mod tasks;
 
+pub use capabilities::{Capabilities, CapableEndpoint, CapableEngine, CapableFeatures, CapableLimits};
 pub use client::Client;
 pub use document::openapi;
 pub use endpoints::{ENDPOINTS, Endpoint, Media, Parameter, Place, Verb};
 pub use errors::ErrorBody;
 pub use events::Event;
 pub use fleet::{
-    NodeView, PlacementCandidate, PlacementDecision, PoolHealth, PoolQueue, PoolReplica, PoolView,
+    DrainRequest, NodeView, PlacementCandidate, PlacementDecision, PoolHealth, PoolQueue, PoolReplica,
+    PoolView,
 };
 pub use instances::{
     ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,

@@ -5,6 +5,8 @@ pub const OPENAPI: &str = "/openapi.json";
 
 /// What the server is.
 pub const VERSION: &str = "/v2/version";
+/// What the server can.
+pub const CAPABILITIES: &str = "/v2/capabilities";
 /// The daemon about itself.
 pub const DAEMON: &str = "/v2/daemon";
 /// What happened.
@@ -55,6 +57,8 @@ pub const TASK_CANCEL: &str = "/v2/tasks/{id}/cancel";
 pub const POOLS: &str = "/v2/pools";
 /// How one pool is.
 pub const POOL_HEALTH: &str = "/v2/pools/{id}/health";
+/// A pool finishes what it has, and stops.
+pub const POOL_DRAIN: &str = "/v2/pools/{id}/drain";
 /// The machines.
 pub const NODES: &str = "/v2/nodes";
 /// One machine.
@@ -63,6 +67,12 @@ pub const NODE: &str = "/v2/nodes/{id}";
 pub const NODE_REGISTER: &str = "/v2/nodes/register";
 /// A machine tells how it is.
 pub const NODE_HEARTBEAT: &str = "/v2/nodes/{id}/heartbeat";
+/// A machine gets nothing new.
+pub const NODE_CORDON: &str = "/v2/nodes/{id}/cordon";
+/// The end of that.
+pub const NODE_UNCORDON: &str = "/v2/nodes/{id}/uncordon";
+/// A machine gets nothing new, and finishes what it has.
+pub const NODE_DRAIN: &str = "/v2/nodes/{id}/drain";
 /// Why requests went where they went.
 pub const DECISIONS: &str = "/v2/placement/decisions";
 

@@ -41,6 +41,11 @@ const OLLAMA_PATHS: [&str; 3] = ["/api/chat", "/api/generate", "/api/embed"];
 /// Paths under `/v1` that only count or control, and so need no slot.
 const PLAIN_V1_ENDINGS: [&str; 3] = ["/input_tokens", "/count_tokens", "/control"];
 
+/// Every path for which there is an endpoint; `*` stands for any rest.
+pub fn endpoint_paths() -> impl Iterator<Item = &'static str> {
+    ["/v1/*"].into_iter().chain(OLLAMA_PATHS).chain(SLOT_PATHS).chain(PLAIN_PATHS)
+}
+
 /// The endpoint at a path, if the data plane passes it on. Everything under `/v1` is passed on, because
 /// engines gain endpoints there every few weeks; outside it only what is known.
 pub fn find_endpoint(path: &str) -> Option<Endpoint> {
@@ -102,6 +107,13 @@ mod tests {
             "/v1/streams/lookup",
         ] {
             assert!(find_endpoint(path).is_some_and(|endpoint| !endpoint.takes_slot), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_listed_path_is_one() {
+        for path in endpoint_paths() {
+            assert!(find_endpoint(&path.replace('*', "anything")).is_some(), "{path}");
         }
     }
 

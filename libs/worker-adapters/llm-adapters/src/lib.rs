@@ -24,7 +24,7 @@ mod usage;
 pub use anthropic_start::MessageStartRepair;
 pub use dialect::Dialect;
 pub use end_marker::EndMarker;
-pub use endpoint::{Endpoint, find_endpoint};
+pub use endpoint::{Endpoint, endpoint_paths, find_endpoint};
 pub use engine_error::engine_problem;
 pub use error_body::{error_body, terminal_event};
 pub use event_aligner::EventAligner;
