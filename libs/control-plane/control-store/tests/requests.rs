@@ -179,7 +179,7 @@ fn what_is_too_old_or_too_much_goes_and_the_sums_stay() {
 fn a_database_from_before_the_log_has_an_empty_one() {
     let (_folder, path) = place();
     drop(ControlStore::open(&path).unwrap());
-    let tamper = "DROP TABLE requests; DROP TABLE usage; PRAGMA user_version = 1";
+    let tamper = "DROP TABLE requests; DROP TABLE usage; DROP TABLE cordoned_nodes; PRAGMA user_version = 1";
     rusqlite::Connection::open(&path).unwrap().execute_batch(tamper).unwrap();
     let reader = ControlReader::open(&path).unwrap().unwrap();
     assert_eq!(reader.requests(&all()).unwrap(), []);
