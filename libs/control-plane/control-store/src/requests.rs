@@ -398,9 +398,11 @@ fn summed(entries: &[RequestEntry]) -> BTreeMap<UsageKey, UsageRow> {
             RequestOutcome::Canceled => &mut row.canceled,
         };
         *ended += 1;
-        row.prompt_tokens += entry.prompt_tokens.unwrap_or_default();
-        row.completion_tokens += entry.completion_tokens.unwrap_or_default();
-        row.cached_tokens += entry.cached_tokens.unwrap_or_default();
+        // Engines of others may tell any number.
+        let add = |sum: &mut u64, count: Option<u64>| *sum = sum.saturating_add(count.unwrap_or_default());
+        add(&mut row.prompt_tokens, entry.prompt_tokens);
+        add(&mut row.completion_tokens, entry.completion_tokens);
+        add(&mut row.cached_tokens, entry.cached_tokens);
         row.queue_ms += entry.queue_ms.unwrap_or_default();
         row.total_ms += entry.total_ms;
     }

@@ -188,3 +188,13 @@ fn a_database_from_before_the_log_has_an_empty_one() {
     store.add_requests(&[entry("a")]).unwrap();
     assert_eq!(ids(&store, &all()), ["a"]);
 }
+
+#[test]
+fn sums_of_one_batch_never_overflow() {
+    let (_folder, path) = place();
+    let store = ControlStore::open(&path).unwrap();
+    let huge = |id| RequestEntry { prompt_tokens: Some(u64::MAX), ..entry(id) };
+    store.add_requests(&[huge("a"), huge("b")]).unwrap();
+    let usage = store.usage(&UsageQuery::default()).unwrap();
+    assert_eq!((usage[0].requests, usage[0].prompt_tokens), (2, i64::MAX as u64));
+}

@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 
+/// No context holds more. A greater number is a mistake or malice, and would spoil every sum that it goes into.
+const MOST_TOKENS: u64 = u32::MAX as u64;
+
 /// What a finished answer said about itself. Absent is unknown, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
@@ -99,7 +102,8 @@ struct Numbers {
 
 impl Numbers {
     fn see(&mut self, key: &[u8], digits: &str) {
-        let whole = || digits.parse().ok();
+        let whole = || digits.parse().ok().filter(|count| *count <= MOST_TOKENS);
+        let millis = || digits.parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
         match key {
             b"prompt_tokens" => self.prompt_tokens = whole(),
             b"input_tokens" => self.input_tokens = whole(),
@@ -109,8 +113,8 @@ impl Numbers {
             b"prompt_n" => self.timed_prompt = whole(),
             b"cache_n" => self.timed_cache = whole(),
             b"predicted_n" => self.timed_completion = whole(),
-            b"prompt_ms" => self.prompt_ms = digits.parse().ok(),
-            b"predicted_ms" => self.decode_ms = digits.parse().ok(),
+            b"prompt_ms" => self.prompt_ms = millis(),
+            b"predicted_ms" => self.decode_ms = millis(),
             _ => {}
         }
     }
@@ -228,6 +232,13 @@ mod tests {
             decode_ms: Some(20.25),
         };
         assert_eq!(usage, expected);
+    }
+
+    #[test]
+    fn numbers_that_no_engine_can_mean_are_unknown() {
+        let usage = scan(&["{\"usage\":{\"prompt_tokens\":9223372036854775807,\"completion_tokens\":3},\
+             \"timings\":{\"prompt_ms\":1e999,\"predicted_ms\":-1}}"]);
+        assert_eq!(usage, Usage { completion_tokens: Some(3), ..Usage::default() });
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn counts(body: &Value) -> Counts {
     let (usage, timings) = (&body["usage"], &body["timings"]);
     let whole = |value: &Value| value.as_u64();
     let cached = whole(&usage["prompt_tokens_details"]["cached_tokens"]).or(whole(&timings["cache_n"]));
-    let timed_prompt = whole(&timings["prompt_n"]).map(|fresh| fresh + cached.unwrap_or_default());
+    let timed_prompt =
+        whole(&timings["prompt_n"]).map(|fresh| fresh.saturating_add(cached.unwrap_or_default()));
     Counts {
         prompt: whole(&usage["prompt_tokens"]).or(timed_prompt),
         completion: whole(&usage["completion_tokens"]).or(whole(&timings["predicted_n"])),
@@ -133,4 +134,17 @@ pub(super) fn said(error: &Value) -> String {
     let message = error.get("message").unwrap_or(error);
     let text = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
     text.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn counts_that_no_engine_can_mean_stay_numbers() {
+        let told = counts(&json!({"timings": {"prompt_n": u64::MAX, "cache_n": 5}}));
+        assert_eq!(told.prompt, Some(u64::MAX));
+    }
 }
