@@ -101,6 +101,10 @@ impl Metrics {
             overhead: Histogram::new(exponential_buckets(5.0, 2.0, 14)),
             registry: MetricsRegistry::default(),
         };
+        // Nobody has waited yet, which is known.
+        for class in Class::ALL {
+            drop(metrics.enqueued.get_or_create(&PriorityLabels { priority: class.label() }));
+        }
         registry.register("tasks_enqueued", "Requests that had to wait", metrics.enqueued.clone());
         registry.register(
             "admission_backpressure_events",

@@ -65,7 +65,7 @@ async fn a_hundred_clients_never_get_more_slots_than_there_are() {
         wait_idle(&front, &key("chat", number)).await;
     }
     assert_eq!(gates.iter().map(|gate| gate.bodies().len()).sum::<usize>(), 100, "each was served once");
-    let enqueued = front.metric("tasks_enqueued_total").await.unwrap();
+    let enqueued = front.metric("tasks_enqueued_total{priority=\"interactive\"}").await.unwrap();
     assert!(enqueued.rsplit(' ').next().unwrap().parse::<u64>().unwrap() >= 96, "{enqueued}");
 }
 
