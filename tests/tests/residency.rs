@@ -66,6 +66,13 @@ fn answered(daemon: &Daemon, model: &str) {
     assert_eq!(reply.status, 200, "{model}: {}", reply.text());
 }
 
+/// The names of `/v1/models`.
+fn listed(daemon: &Daemon) -> Vec<String> {
+    let list = testkit::http::request(&daemon.address, "GET", "/v1/models", &[], b"").unwrap().json();
+    let names = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
 fn is_loaded(home: &Home, name: &str) -> bool {
     home.ps(name)["status"] == "running"
 }
@@ -127,6 +134,7 @@ fn eight_first_requests_load_a_model_once_and_down_stays_down() {
     on_demand(&home, "a", &json!({}), &json!({"FAKE_LOAD_MS": "500"}));
     let daemon = home.start_daemon();
     assert_eq!(home.ps("a")["desired_state"], "on_demand");
+    assert_eq!(listed(&daemon), ["a"], "it could be asked for");
     assert_eq!(starts(&home, "a"), 0, "nobody has asked yet");
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -138,6 +146,7 @@ fn eight_first_requests_load_a_model_once_and_down_stays_down() {
     let refused = ask(&daemon, "a");
     assert_eq!((refused.status, starts(&home, "a")), (503, 1), "{}", refused.text());
     assert!(refused.text().contains("llama-orch up a"), "{}", refused.text());
+    assert!(listed(&daemon).is_empty());
     home.ok(&["up", "a"]);
     let row = home.ps("a");
     assert_eq!((&row["status"], &row["desired_state"]), (&json!("running"), &json!("on_demand")));

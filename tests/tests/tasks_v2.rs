@@ -73,6 +73,12 @@ fn a_task_of_a_real_engine_gives_its_text_and_its_numbers_and_can_be_read_again(
     let view = ask(&daemon, "GET", &path_of(&task), &Value::Null).json();
     assert_eq!((&view["state"], &view["model"]), (&json!("done"), &json!("nick")), "{view}");
 
+    // The log counts it as the engine did, although nobody read on behind the last event.
+    let logged =
+        wait_for_value("the task in the log", SOON, || home.json(&["requests", "--json"]).get(0).cloned());
+    let counted = (&logged["outcome"], &logged["completion_tokens"]);
+    assert_eq!(counted, (&json!("done"), &end["tokens_out"]), "{logged}");
+
     // The same again, from the middle on.
     assert_eq!(events(&daemon, &task).finish(), seen);
     let middle = seen.len() / 2;

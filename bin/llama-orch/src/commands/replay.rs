@@ -44,10 +44,11 @@ pub(super) fn run(context: &Context, arguments: &ReplayArguments) -> CommandResu
         None => DaemonClient::living(context.home()?).ok_or_else(no_daemon)?,
     };
     let comparison = block_on(compare(&client, arguments))?;
-    let status = comparison.replay.request.status;
     show(context, &comparison)?;
-    if status >= 400 {
-        let message = format!("{} answered the replay with {status}", arguments.on);
+    let RequestView { status, code, .. } = &comparison.replay.request;
+    if *status >= 400 {
+        let code = code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+        let message = format!("{} answered the replay with {status}{code}", arguments.on);
         return Err(Failure::new(ExitCode::General, message).into());
     }
     Ok(())

@@ -15,8 +15,10 @@ use crate::runtime::{block_on, repeat};
 const FOLLOW_PACE: Duration = Duration::from_millis(250);
 /// So many at a time while following.
 const BATCH: usize = 1000;
-/// As much of an id as tells requests apart.
-const SHOWN_ID: usize = 16;
+/// The digits of an id that we made.
+const OWN_ID: usize = 32;
+/// As much of it as tells requests apart: its time, and the counter of those that came in the same millisecond.
+const SHOWN_ID: usize = 24;
 
 const HEADINGS: [&str; 12] = [
     "TIME", "ID", "MODEL", "INSTANCE", "KEY", "OUTCOME", "QUEUE", "FIRST", "TOTAL", "PROMPT", "CACHED", "OUT",
@@ -97,7 +99,7 @@ fn cells(row: &RequestView) -> Vec<String> {
     };
     vec![
         row.ts.clone(),
-        row.id.chars().take(SHOWN_ID).collect(),
+        shown_id(&row.id),
         or_dash(row.model.as_deref()),
         or_dash(row.instance.as_deref()),
         row.key_name.clone().unwrap_or_else(|| row.key.clone()),
@@ -109,6 +111,12 @@ fn cells(row: &RequestView) -> Vec<String> {
         show_count(row.cached_tokens),
         show_count(row.completion_tokens),
     ]
+}
+
+/// What `replay` finds the request by: our own ids shortened, those of tasks, replays and clients in full.
+fn shown_id(id: &str) -> String {
+    let ours = id.len() == OWN_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if ours { id[..SHOWN_ID].to_owned() } else { id.to_owned() }
 }
 
 /// `0.3ms`, `42ms`, `1.2s`.

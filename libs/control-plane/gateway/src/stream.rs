@@ -258,6 +258,21 @@ impl StreamBody {
     }
 }
 
+impl Drop for StreamBody {
+    /// Clients leave as soon as they have the last event, which is before the engine's connection has told that it
+    /// is over. Such an answer is complete, and counted as it was.
+    fn drop(&mut self) {
+        let passing = matches!(self.state, State::Passing(_)) && self.status.is_success();
+        let end = self.events.as_ref().and_then(|events| events.end);
+        if passing && end.is_some_and(|marker| marker.ends(self.usage.tail())) {
+            if self.flight.takes_slot() {
+                self.target.live.answered(self.status);
+            }
+            self.flight.done(self.status, &self.usage.finish());
+        }
+    }
+}
+
 impl Events {
     /// Whole events, and the beginning that may be missing.
     fn pass(&mut self, data: Bytes) -> Bytes {
