@@ -10,7 +10,7 @@ use engine_process::{DetachedCommand, LockHolder};
 use orch_core::{ExitCode, Failure, HomeLayout, UnixMillis};
 use orch_runtime::environment;
 use orchestratord::client::DaemonClient;
-use orchestratord::daemon::{ADDR, DaemonOptions, load_settings};
+use orchestratord::daemon::{ADDR, DaemonOptions, load_settings, usable_settings};
 use orchestratord::daemon_file::{self, DaemonFile};
 
 use crate::runtime::block_on;
@@ -73,7 +73,7 @@ fn arguments(home: &HomeLayout, addr: Option<&str>) -> Vec<OsString> {
 
 /// Refuses settings that cannot be used, and an address that somebody has already.
 fn check_address(home: &HomeLayout, addr: Option<&str>) -> Result<(), Failure> {
-    let address = load_settings(&options(home, addr))?.orchestratord.addr;
+    let address = usable_settings(&options(home, addr))?.orchestratord.addr;
     let port = address.port();
     if port == 0 || engine_process::is_free(&address.ip().to_string(), port) {
         return Ok(());
@@ -206,6 +206,19 @@ pub(crate) struct Stopped {
     pub(crate) pid: u32,
     /// The address as it was given with `--addr`.
     pub(crate) addr_flag: Option<String>,
+}
+
+/// Ends the daemon and starts another, which gets the address that was given to the first with `--addr`. What would keep
+/// the second from starting leaves the first in its place.
+pub(crate) fn restart(home: &HomeLayout, addr: Option<&str>) -> Result<DaemonFile, Failure> {
+    usable_settings(&options(home, addr))?;
+    let kept = match stop(home) {
+        Ok(stopped) => stopped.addr_flag,
+        // Nothing to stop is nothing in the way.
+        Err(failure) if failure.exit == ExitCode::DaemonNotRunning => None,
+        Err(failure) => return Err(failure),
+    };
+    start(home, addr.or(kept.as_deref()))
 }
 
 /// Ends the daemon, also one that has lost its file; engines keep running. Fails with 60 when there is none.

@@ -62,6 +62,15 @@ pub fn load_settings(options: &DaemonOptions) -> Result<Settings, Failure> {
     Settings::load(&options.home.settings(), &environment, &options.flags)
 }
 
+/// The settings, if a daemon could start with them: what stops it is known before another one makes room for it.
+pub fn usable_settings(options: &DaemonOptions) -> Result<Settings, Failure> {
+    let settings = load_settings(options)?;
+    routes(&settings, &|name| std::env::var(name).ok())?;
+    settings.orchestratord.tls.clone().map(TlsIdentity::load).transpose()?;
+    LogReader::open(&options.home)?;
+    Ok(settings)
+}
+
 async fn live(
     node: Node,
     settings: Settings,

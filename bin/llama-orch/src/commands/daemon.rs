@@ -11,7 +11,9 @@ use serde_json::json;
 use super::service;
 use crate::arguments::DaemonAction;
 use crate::context::Context;
-use crate::daemon_control::{Stopped, not_running, options, running_unknown, start, stop, without_file};
+use crate::daemon_control::{
+    Stopped, not_running, options, restart, running_unknown, start, stop, without_file,
+};
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::block_on;
 use crate::words::show_duration;
@@ -21,15 +23,7 @@ pub(super) fn run(context: &Context, action: DaemonAction) -> CommandResult {
     match action {
         DaemonAction::Start { foreground: true, addr } => Ok(daemon::run(&options(home, addr.as_deref()))?),
         DaemonAction::Start { foreground: false, addr } => started(context, &start(home, addr.as_deref())?),
-        DaemonAction::Restart { addr } => {
-            // Nothing to stop is nothing in the way; an address that was given to the old one is kept.
-            let kept = match stop(home) {
-                Ok(stopped) => stopped.addr_flag,
-                Err(failure) if failure.exit == ExitCode::DaemonNotRunning => None,
-                Err(failure) => return Err(failure.into()),
-            };
-            started(context, &start(home, addr.or(kept).as_deref())?)
-        }
+        DaemonAction::Restart { addr } => started(context, &restart(home, addr.as_deref())?),
         DaemonAction::Stop => stopped(context, &stop(home)?),
         DaemonAction::Status => status(context),
         DaemonAction::Install(arguments) => service::install(context, &arguments),

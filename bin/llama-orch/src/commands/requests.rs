@@ -23,6 +23,8 @@ const SHOWN_ID: usize = 24;
 const HEADINGS: [&str; 12] = [
     "TIME", "ID", "MODEL", "INSTANCE", "KEY", "OUTCOME", "QUEUE", "FIRST", "TOTAL", "PROMPT", "CACHED", "OUT",
 ];
+/// How wide each column is while following, where nobody knows what comes; longer words push the rest aside.
+const FOLLOWED_WIDTHS: [usize; 12] = [24, SHOWN_ID, 12, 12, 8, 28, 6, 6, 6, 6, 6, 0];
 
 /// Who can be asked for the log.
 enum Source {
@@ -42,6 +44,9 @@ pub(super) fn run(context: &Context, arguments: &RequestsArguments) -> CommandRe
     }
     rows.reverse();
     let mut last = rows.last().map_or(0, |row| row.seq);
+    if !context.printer.json() {
+        context.printer.line(followed(&HEADINGS))?;
+    }
     show_stream(context, &rows)?;
     repeat(FOLLOW_PACE, || {
         let next = RequestFilter { after: Some(last), limit: Some(BATCH), ..filter.clone() };
@@ -85,10 +90,15 @@ fn show_stream(context: &Context, rows: &[RequestView]) -> CommandResult {
         if context.printer.json() {
             context.printer.record(row)?;
         } else {
-            context.printer.line(cells(row).join("  "))?;
+            context.printer.line(followed(&cells(row)))?;
         }
     }
     Ok(())
+}
+
+fn followed(cells: &[impl AsRef<str>]) -> String {
+    let padded = cells.iter().zip(FOLLOWED_WIDTHS).map(|(cell, width)| format!("{:width$}", cell.as_ref()));
+    padded.collect::<Vec<_>>().join("  ")
 }
 
 fn cells(row: &RequestView) -> Vec<String> {

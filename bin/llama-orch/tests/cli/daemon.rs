@@ -58,6 +58,22 @@ fn engines_outlive_the_daemon_and_are_found_again() {
 }
 
 #[test]
+fn a_restart_that_could_not_succeed_leaves_the_daemon_in_its_place() {
+    let home = TempHome::new();
+    let address = start(&home);
+    let settings = home.layout().settings();
+    let tls = "[orchestratord]\ntls_cert = \"nowhere.pem\"\ntls_key = \"nowhere.pem\"\n";
+    let route = "[routes.far]\nto = [\"nobody/model\"]\n";
+    for (text, exit) in [("[orchestratord\n", 12), ("addres = 1\n", 11), (tls, 11), (route, 11)] {
+        std::fs::write(&settings, text).unwrap();
+        home.llama_orch(&["daemon", "restart"]).expect_exit(exit);
+        assert_eq!(http::get(&address, "/health").unwrap().status, 200, "{text}");
+    }
+    std::fs::remove_file(&settings).unwrap();
+    home.llama_orch(&["daemon", "restart"]).expect_exit(0);
+}
+
+#[test]
 fn steps_through_the_daemon_have_the_same_codes() {
     let home = home_with_engine();
     add_instance(&home, "chat", &[]);
