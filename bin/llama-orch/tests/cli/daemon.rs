@@ -63,8 +63,7 @@ fn a_restart_that_could_not_succeed_leaves_the_daemon_in_its_place() {
     let address = start(&home);
     let settings = home.layout().settings();
     let tls = "[orchestratord]\ntls_cert = \"nowhere.pem\"\ntls_key = \"nowhere.pem\"\n";
-    let route = "[routes.far]\nto = [\"nobody/model\"]\n";
-    for (text, exit) in [("[orchestratord\n", 12), ("addres = 1\n", 11), (tls, 11), (route, 11)] {
+    for (text, exit) in [("[orchestratord\n", 12), ("addres = 1\n", 11), (tls, 11)] {
         std::fs::write(&settings, text).unwrap();
         home.llama_orch(&["daemon", "restart"]).expect_exit(exit);
         assert_eq!(http::get(&address, "/health").unwrap().status, 200, "{text}");
