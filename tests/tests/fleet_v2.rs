@@ -257,3 +257,118 @@ fn decisions_tell_where_requests_went_and_why() {
     assert_eq!(first["candidates"][0]["replica"], json!(replica));
     assert_eq!(first["candidates"][0]["verdict"], "possible");
 }
+
+/// Another model beside the one that instances of this home have.
+fn other_model(home: &Home) -> String {
+    let path = home.scratch().join("other.gguf");
+    fs::copy(home.model(), &path).unwrap();
+    path.display().to_string()
+}
+
+fn model_of(daemon: &Daemon) -> Value {
+    get(daemon, "/v2/instances/a")["config"]["model"]["path"].clone()
+}
+
+fn reload(daemon: &Daemon, model: &str) -> Reply {
+    ask(daemon, "POST", "/v2/pools/a/reload", &json!({"new_model_ref": model}))
+}
+
+/// Only the instance itself is left.
+#[track_caller]
+fn assert_no_trial(daemon: &Daemon) {
+    let instances = get(daemon, "/v2/instances");
+    assert_eq!(instances.as_array().unwrap().len(), 1, "{instances}");
+}
+
+#[test]
+fn a_reload_brings_the_new_model_and_leaves_no_trial() {
+    let home = Home::real();
+    home.instance("a", &json!({}));
+    let daemon = home.start_daemon();
+    home.ok(&["up", "a"]);
+    let engine = home.engine_pid("a");
+    let other = other_model(&home);
+    let accepted = reload(&daemon, &other);
+    assert_eq!(accepted.json()["kind"], "reload");
+    let end = ended(&daemon, &accepted);
+    assert_eq!((&end["state"], &end["error"]), (&json!("done"), &Value::Null), "{end}");
+    assert_eq!(model_of(&daemon), json!(other));
+    assert_no_trial(&daemon);
+    assert_ne!(home.engine_pid("a"), engine);
+    assert_eq!(chat(&daemon.address, &[]).status, 200);
+    let props = http::get(&daemon.address, "/props?model=a").unwrap().json();
+    assert!(props["model_path"].as_str().unwrap().ends_with("other.gguf"), "{props}");
+}
+
+#[test]
+fn a_model_that_does_not_load_changes_nothing_and_the_old_one_serves_on() {
+    let home = Home::real();
+    home.instance("a", &json!({}));
+    let daemon = home.start_daemon();
+    home.ok(&["up", "a"]);
+    let (engine, model) = (home.engine_pid("a"), model_of(&daemon));
+    let broken = home.scratch().join("broken.gguf");
+    fs::write(&broken, [b"GGUF".as_slice(), &[7; 5000]].concat()).unwrap();
+    let missing = home.scratch().join("missing.gguf").display().to_string();
+    let no_model = home.scratch().join("text.gguf");
+    fs::write(&no_model, "once upon a time").unwrap();
+    for (path, status, code) in [
+        (broken.display().to_string(), 409, "CONFLICT"),
+        (missing, 400, "INVALID_PARAMS"),
+        (no_model.display().to_string(), 400, "INVALID_PARAMS"),
+        (String::new(), 400, "INVALID_PARAMS"),
+    ] {
+        let reply = reload(&daemon, &path);
+        assert_eq!((reply.status, &reply.json()["code"]), (status, &json!(code)), "{path}: {}", reply.text());
+        assert_no_trial(&daemon);
+    }
+    assert_eq!((home.engine_pid("a"), model_of(&daemon)), (engine, model));
+    assert_eq!(chat(&daemon.address, &[]).status, 200);
+    assert_eq!(ask(&daemon, "POST", "/v2/pools/a/reload", &json!({"model": "x"})).status, 400);
+    assert_eq!(ask(&daemon, "POST", "/v2/pools/nobody/reload", &json!({"new_model_ref": "x"})).status, 404);
+}
+
+#[test]
+fn a_trial_that_a_killed_daemon_left_is_removed_by_the_next_one() {
+    let home = Home::fake();
+    home.instance("a", &json!({}));
+    home.instance("a-reload", &json!({"tags": ["llama-orch-reload-trial"]}));
+    home.instance("b-reload", &json!({"tags": ["mine"]}));
+    let daemon = home.start_daemon();
+    wait_for("the end of the trial", SOON, || get(&daemon, "/v2/instances").as_array().unwrap().len() == 2);
+    assert_eq!(home.ps("b-reload")["status"], "stopped");
+}
+
+#[test]
+fn an_exchange_that_fails_brings_the_old_model_back() {
+    let home = Home::fake();
+    let starts = home.scratch().join("starts");
+    // The first three starts of the file would fail; it begins as if there had been more.
+    fs::write(&starts, "0 0\n".repeat(10)).unwrap();
+    let faults = json!({"FAKE_START_LOG": starts, "FAKE_EXIT_AT": "loaded", "FAKE_CRASHES": "3",
+        "FAKE_LOAD_MS": "1500"});
+    home.instance("a", &json!({"env": faults, "restart_policy": {"enabled": false}}));
+    let daemon = home.start_daemon();
+    home.ok(&["up", "a"]);
+    let (engine, model, other) = (home.engine_pid("a"), model_of(&daemon), other_model(&home));
+    let end = std::thread::scope(|scope| {
+        let reloaded = scope.spawn(|| reload(&daemon, &other));
+        // While it loads, a trial is listed like any other instance.
+        wait_for("the trial's engine", SOON, || {
+            let instances = get(&daemon, "/v2/instances");
+            let trial = instances.as_array().unwrap().iter().find(|row| row["name"] == "a-reload").cloned();
+            let address = trial.and_then(|row| Some(format!("127.0.0.1:{}", row["port"].as_u64()?)));
+            address.is_some_and(|address| http::get(&address, "/health").is_ok())
+        });
+        // The next start is the third, and the one after it the fourth.
+        fs::write(&starts, "0 0\n".repeat(2)).unwrap();
+        let accepted = reloaded.join().unwrap();
+        ended(&daemon, &accepted)
+    });
+    assert_eq!(end["state"], "failed", "{end}");
+    assert!(end["error"]["message"].as_str().unwrap().contains("serves its old model again"), "{end}");
+    assert_no_trial(&daemon);
+    assert_eq!(model_of(&daemon), model);
+    assert_ne!(home.engine_pid("a"), engine);
+    assert_eq!(chat(&daemon.address, &[]).status, 200);
+}

@@ -12,7 +12,7 @@ use orch_runtime::{
 };
 use pool_manager::stats::Devices;
 use pool_manager::{Node, PoolManager};
-use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter};
+use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter, reap_trials};
 use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
@@ -95,6 +95,7 @@ async fn live(
     let cordon = Cordon::open(Arc::clone(&store), Arc::clone(&traffic))?;
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
     manager.manage_residency(compose::residency(&settings));
+    reap_trials(&manager, &tasks).await;
     let conditions = Conditions::default();
     let log_trouble = conditions.teller("request_log");
     let secrets = known_secrets(&daemon);

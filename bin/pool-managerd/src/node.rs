@@ -49,6 +49,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let address = listener.local_addr().map_err(cannot_start)?;
     let manager = PoolManager::start(Arc::clone(&node), Arc::new(NoTraffic), &tasks.child()).await?;
     manager.manage_residency(compose::residency(&settings));
+    api::reap_trials(&manager, &tasks).await;
     let state = ApiState {
         node: Arc::clone(&node),
         manager,

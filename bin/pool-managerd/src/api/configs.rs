@@ -61,7 +61,7 @@ pub async fn apply(
 }
 
 /// The dot cannot occur in an instance name, so no instance's lock has this path. It is the one of `init`.
-fn write_new(node: &Node, document: &Map<String, Value>) -> Result<LoadedInstance, Failure> {
+pub(super) fn write_new(node: &Node, document: &Map<String, Value>) -> Result<LoadedInstance, Failure> {
     let lock = node.home.locks().join(".init.lock");
     let _guard = engine_process::acquire(&lock, "create", LOCK_WAIT)?;
     let is_free = |port| engine_process::is_free("127.0.0.1", port);
@@ -103,7 +103,7 @@ fn told(instance: &LoadedInstance, fields: Vec<String>, restart_needed: bool) ->
     }
 }
 
-async fn away<T: Send + 'static>(
+pub(super) async fn away<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let cut = |error| Failure::new(ExitCode::General, format!("a step was cut short: {error}"));

@@ -7,6 +7,7 @@ mod instances;
 mod logs;
 mod memory;
 mod operations;
+mod reload;
 pub mod sse;
 mod stats;
 mod system;
@@ -25,6 +26,7 @@ use pool_manager::{Node, PoolManager, ReplicaSnapshot};
 pub use answers::{Refusal, optional, valid};
 pub use configs::apply as change_config;
 pub use operations::{Expected, Operations};
+pub use reload::reap_trials;
 pub use stats::LiveStats;
 
 /// How many slots of a ready replica are busy, where somebody counts them: at home the gateway.
@@ -73,6 +75,7 @@ pub fn router(state: ApiState) -> Router {
         .route(paths::INSTANCE_RESTART, post(instances::restart))
         .route(paths::STATS, get(stats::list))
         .route(paths::MEMORY, get(memory::show))
+        .route(paths::POOL_RELOAD, post(reload::reload))
         .route(paths::OPERATION, get(operations::show))
         .fallback(answers::no_such_path)
         .method_not_allowed_fallback(answers::no_such_method)

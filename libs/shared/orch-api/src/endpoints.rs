@@ -3,8 +3,8 @@
 use crate::{
     Capabilities, CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, DrainRequest, Event,
     InstanceChange, InstanceStats, InstanceView, KeyOrder, KeyView, LogLine, MemoryReport, NodeView,
-    Operation, PlacementDecision, PoolHealth, PoolView, RequestView, RevokedKey, Shape, StartRequest,
-    StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
+    Operation, PlacementDecision, PoolHealth, PoolView, ReloadRequest, RequestView, RevokedKey, Shape,
+    StartRequest, StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -325,6 +325,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
             "drain_pool",
             "gives a pool nothing new, lets it finish until the deadline, and stops it",
             Some(Shape::of::<DrainRequest>()),
+        )
+    },
+    Endpoint {
+        parameters: &[POOL_ID],
+        ..step(
+            paths::POOL_RELOAD,
+            "reload_pool",
+            "gives a pool another model. It is first loaded beside the old one, as a trial that is listed and then \
+             removed: what does not load or fit is a CONFLICT, and the old model serves on. Accepted, the engine is \
+             exchanged; an exchange that fails brings the old model back",
+            Some(Shape::of::<ReloadRequest>()),
         )
     },
     get(

@@ -87,6 +87,14 @@ pub struct DrainRequest {
     pub deadline_ms: Option<u64>,
 }
 
+/// Another model for a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// As `model.path` of a config: a file, or a reference to a model of the home.
+    pub new_model_ref: String,
+}
+
 /// One machine with engines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {

@@ -34,7 +34,7 @@ pub use errors::ErrorBody;
 pub use events::Event;
 pub use fleet::{
     DrainRequest, NodeView, PlacementCandidate, PlacementDecision, PoolHealth, PoolQueue, PoolReplica,
-    PoolView,
+    PoolView, ReloadRequest,
 };
 pub use instances::{
     ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,

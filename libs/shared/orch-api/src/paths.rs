@@ -59,6 +59,8 @@ pub const POOLS: &str = "/v2/pools";
 pub const POOL_HEALTH: &str = "/v2/pools/{id}/health";
 /// A pool finishes what it has, and stops.
 pub const POOL_DRAIN: &str = "/v2/pools/{id}/drain";
+/// A pool gets another model.
+pub const POOL_RELOAD: &str = "/v2/pools/{id}/reload";
 /// The machines.
 pub const NODES: &str = "/v2/nodes";
 /// One machine.
