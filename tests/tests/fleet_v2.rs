@@ -372,3 +372,21 @@ fn an_exchange_that_fails_brings_the_old_model_back() {
     assert_ne!(home.engine_pid("a"), engine);
     assert_eq!(chat(&daemon.address, &[]).status, 200);
 }
+
+#[test]
+fn the_command_lists_cordons_and_uncordons_the_only_node() {
+    let home = Home::fake();
+    home.instance("a", &json!({}));
+    home.run(&["node", "list"]).expect_exit(60);
+    let daemon = home.start_daemon();
+    let name = node(&daemon)["node_id"].as_str().unwrap().to_owned();
+    let cordoned = home.json(&["node", "cordon", "--json"]);
+    assert_eq!((&cordoned["node_id"], &cordoned["cordoned"]), (&json!(name), &json!(true)));
+    let listed = home.ok(&["node", "list"]).stdout;
+    assert!(listed.contains(&name) && listed.contains("yes"), "{listed}");
+    home.ok(&["node", "uncordon", &name]);
+    assert_eq!(home.json(&["node", "list", "--json"])[0]["cordoned"], false);
+    home.ok(&["node", "drain", "--deadline", "5s"]);
+    assert_eq!(node(&daemon)["cordoned"], true);
+    home.run(&["node", "cordon", "nobody"]).expect_exit(80);
+}

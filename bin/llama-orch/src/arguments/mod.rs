@@ -103,6 +103,11 @@ pub enum Command {
         #[command(subcommand)]
         action: GpuAction,
     },
+    /// Machines with engines, and keeping requests from them
+    Node {
+        #[command(subcommand)]
+        action: NodeAction,
+    },
     /// Tell what loading an instance would take, and what would be evicted for it
     PlanLoad {
         /// Instance: uid, number, name or display name

@@ -47,6 +47,30 @@ pub enum GpuAction {
     List,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum NodeAction {
+    /// List nodes with their state and instances
+    List,
+    /// Send nothing new to a node: requests wait, and those under way go on
+    Cordon {
+        /// Node [default: the only one]
+        node: Option<String>,
+    },
+    /// Send requests to a node again
+    Uncordon {
+        /// Node [default: the only one]
+        node: Option<String>,
+    },
+    /// Cordon a node and wait until nothing is under way there; engines stay loaded
+    Drain {
+        /// Node [default: the only one]
+        node: Option<String>,
+        /// Cut off what is under way after so long [default: limits.drain_s]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        deadline: Option<Duration>,
+    },
+}
+
 #[derive(Debug, Args)]
 pub struct DashboardArguments {
     /// Show events of this instance only

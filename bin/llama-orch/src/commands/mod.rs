@@ -12,6 +12,7 @@ mod health;
 mod init;
 mod logs;
 mod memory;
+mod node;
 mod ps;
 mod quickstart;
 mod replay;
@@ -27,7 +28,7 @@ mod up;
 
 pub(crate) use events::find as find_instance;
 
-use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction, GpuAction};
+use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction, GpuAction, NodeAction};
 use crate::context::Context;
 use crate::dashboard;
 use crate::ending::CommandResult;
@@ -54,6 +55,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Dashboard(arguments) => dashboard::run(context, &arguments),
         Command::Gpu { action: GpuAction::List } => memory::list(context),
+        Command::Node { action } => node::run(context, &action),
         Command::PlanLoad { name } => memory::plan_load(context, &name),
         Command::Describe { name } => describe::run(context, &name),
         Command::Events(arguments) => events::run(context, &arguments),
@@ -74,6 +76,7 @@ fn takes_long(command: &Command) -> bool {
         Command::Up(arguments) => !arguments.no_detach,
         Command::Engine { action } => matches!(action, EngineAction::Install(_)),
         Command::Config { action } => matches!(action, ConfigAction::Migrate { .. }),
+        Command::Node { action } => matches!(action, NodeAction::Drain { .. }),
         Command::Daemon { action } => matches!(action, DaemonAction::Install(_) | DaemonAction::Uninstall(_)),
         Command::Quickstart(_)
         | Command::Down(_)
@@ -100,6 +103,7 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Replay(_)
             | Command::Describe { .. }
             | Command::Gpu { .. }
+            | Command::Node { .. }
             | Command::PlanLoad { .. }
             | Command::Token { .. }
     )

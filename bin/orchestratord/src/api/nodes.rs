@@ -67,7 +67,7 @@ async fn drain(
 async fn set(state: &ControlState, id: &str, cordoned: bool) -> Result<(), Failure> {
     if *id != *state.node.node_id {
         let message = format!("there is no node {id:?}; this one is {:?}", state.node.node_id);
-        return Err(Failure::new(ExitCode::InstanceNotFound, message));
+        return Err(Failure::new(ExitCode::NodeNotFound, message));
     }
     let cordon = state.cordon.clone();
     let cut = |error| Failure::new(ExitCode::General, format!("a step was cut short: {error}"));

@@ -76,6 +76,9 @@ fn prepare(state: &ApiState, instance: LoadedInstance, new_model: String) -> Res
     changed.merge(&model_patch(&new_model))?;
     let file = resolve_model_path(&changed.config, &changed.path, &state.node.home);
     check_model(&file)?;
+    let file = file.to_str().ok_or_else(|| {
+        Failure::new(ExitCode::ConfigInvalid, format!("{} cannot be written in a config", file.display()))
+    })?;
     let trial = trial_name(&instance.config.name)?;
     let Ok(Value::Object(mut document)) = serde_json::to_value(&changed.config) else {
         return Err(Failure::new(ExitCode::General, "the config cannot be written as JSON"));
@@ -183,7 +186,7 @@ pub async fn reap_trials(manager: &PoolManager, tasks: &Tasks) {
             match manager.remove(name.as_str(), true, false).await {
                 Ok(()) => tracing::info!(trial = %name, "what was left of a reload was removed"),
                 Err(failure) => {
-                    tracing::warn!(trial = %name, %failure, "a reload's trial could not be removed")
+                    tracing::warn!(trial = %name, %failure, "a reload's trial could not be removed");
                 }
             }
         });

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    CapturedRequest, CreatedKey, DaemonStatus, ErrorBody, Event, InstanceStats, InstanceView, KeyOrder,
-    KeyView, MemoryReport, Operation, RequestFilter, RequestView, RevokedKey, StartRequest, StopRequest,
-    paths,
+    CapturedRequest, CreatedKey, DaemonStatus, DrainRequest, ErrorBody, Event, InstanceStats, InstanceView,
+    KeyOrder, KeyView, MemoryReport, NodeView, Operation, RequestFilter, RequestView, RevokedKey,
+    StartRequest, StopRequest, paths,
 };
 use tls::Trust;
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
@@ -162,6 +162,25 @@ impl Client {
     /// Revokes a key, named by its id or its name.
     pub async fn revoke_key(&self, key: &str) -> Result<RevokedKey, Failure> {
         self.call(Method::DELETE, &paths::fill(paths::TOKEN, &[key]), None, ANSWER_LIMIT).await
+    }
+
+    /// All machines.
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Failure> {
+        self.get(paths::NODES, ANSWER_LIMIT).await
+    }
+
+    /// Keeps requests from a machine, or sends them there again.
+    pub async fn set_cordoned(&self, node: &str, cordoned: bool) -> Result<NodeView, Failure> {
+        let path = if cordoned { paths::NODE_CORDON } else { paths::NODE_UNCORDON };
+        self.call(Method::POST, &paths::fill(path, &[node]), None, ANSWER_LIMIT).await
+    }
+
+    /// Keeps requests from a machine and waits until nothing is under way there.
+    pub async fn drain_node(&self, node: &str, deadline: Option<Duration>) -> Result<(), Failure> {
+        let deadline_ms = deadline.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let path = paths::fill(paths::NODE_DRAIN, &[node]);
+        let operation = self.post(&path, &DrainRequest { deadline_ms }).await?;
+        self.follow(operation, None).await
     }
 
     async fn follow_start(&self, operation: Operation, wait: Option<Duration>) -> Result<(), Failure> {
