@@ -1,5 +1,7 @@
-use super::*;
+use orch_core::RestartBackoff;
 use proptest::prelude::*;
+
+use super::*;
 
 #[path = "lifecycle/health_tests.rs"]
 mod health;

@@ -1,5 +1,7 @@
 //! Health alone: its arrows, the pace of probes, and engines that are of no use.
 
+use orch_core::RestartBackoff;
+
 use super::*;
 
 /// Time to the next probe, in seconds.
