@@ -14,7 +14,7 @@ use crate::TlsIdentity;
 const HANDSHAKE: u8 = 0x16;
 /// For whoever typed `http://`.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
-content-length: 40\r\n\r\nThis server speaks HTTPS: use https://...";
+content-length: 41\r\n\r\nThis server speaks HTTPS: use https://...";
 
 /// A connection that requests may come over.
 pub(super) enum Secured {
