@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use llm_adapters::{Dialect, Endpoint, Problem, endpoint_paths, find_endpoint};
 use orch_core::ErrorCode;
@@ -164,6 +164,12 @@ impl Gateway {
                 }
             }
             Asked::Ollama(question) => Box::pin(self.answer_ollama(request, question, &request_id)).await,
+            own if !matches!(own, Asked::Unknown) && !is_read(request.method()) => {
+                let message = format!("{path} is there to be read: use GET");
+                let problem = Problem::new(ErrorCode::InvalidParams, message)
+                    .status(StatusCode::METHOD_NOT_ALLOWED.as_u16());
+                respond::refuse(Dialect::of_path(&path), &problem, &request_id)
+            }
             own => {
                 let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
                 self.answer(&own, &caller, Dialect::of_path(&path), &request_id)
@@ -282,6 +288,10 @@ pub fn data_paths() -> impl Iterator<Item = &'static str> {
     ["/health", "/ready", "/metrics", "/api/tags", "/api/ps", "/api/show", "/api/version", "/upstream/*"]
         .into_iter()
         .chain(endpoint_paths())
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn asked(path: &str) -> Asked<'_> {

@@ -445,6 +445,16 @@ async fn a_new_table_leaves_requests_under_way_alone() {
 }
 
 #[tokio::test]
+async fn what_is_only_there_to_be_read_is_not_changed() {
+    let front = Front::start(chat(&[nobody().await])).await;
+    for path in ["/v1/models", "/v1/models/chat", "/health", "/metrics"] {
+        let reply =
+            exchange(front.address, &format!("DELETE {path} HTTP/1.1\r\nhost: localhost\r\n"), b"").await;
+        assert_eq!(reply.status, 405, "{path}: {}", reply.text());
+    }
+}
+
+#[tokio::test]
 async fn models_are_listed_with_the_context_of_a_slot_while_they_serve() {
     let engine = Engine::start(|_| whole("{}"));
     let mut small = replica("chat", 1, engine.address);
