@@ -85,6 +85,7 @@ impl Call {
             facts.model = facts.model.map(untagged);
         }
         self.flight.asks_for(&facts, &self.body);
+        self.flight.deadline = facts.deadline;
         facts.request_id = Some(self.flight.request_id().clone());
         if facts.streams && self.streams_events() {
             self.progress.allow_deferring();

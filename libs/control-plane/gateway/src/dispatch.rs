@@ -57,6 +57,8 @@ pub(crate) enum Failed {
     Reset,
     /// It sent no answer within the limit.
     TimedOut,
+    /// The caller has no more use for an answer.
+    TooLate,
     /// It answered, with an error.
     Answered(Box<EngineRefusal>),
 }
@@ -152,7 +154,11 @@ pub(crate) async fn dispatch_remote(
     flight.handed_over(request.ready_at);
     // Boxed: most requests stay on the machine.
     let sent = Box::pin(tokio::time::timeout(shared.limits.answer, provider.send(request)));
-    let Ok(answered) = sent.await else {
+    let sent = tokio::select! {
+        sent = sent => sent,
+        () = flight.too_late() => return Err(too_late()),
+    };
+    let Ok(answered) = sent else {
         let message = "the provider gave no answer within the limit";
         return Err(Problem::new(ErrorCode::DecodeTimeout, message).at(&key.node_id, &key.pool_id));
     };
@@ -172,6 +178,7 @@ impl Failed {
             Failed::Refused => (ErrorCode::ModelNotAvailable, "the engine takes no connections"),
             Failed::Reset => (ErrorCode::WorkerReset, "the engine died before it answered"),
             Failed::TimedOut => (ErrorCode::DecodeTimeout, "the engine gave no answer within the limit"),
+            Failed::TooLate => return too_late(),
             Failed::Answered(refusal) => return refusal.problem,
         };
         Problem::new(code, message).at(&key.node_id, &key.pool_id)
@@ -182,7 +189,7 @@ impl Failed {
         match self {
             Failed::Refused => true,
             Failed::Answered(refusal) => refusal.problem.code == ErrorCode::ModelNotAvailable,
-            Failed::Reset | Failed::TimedOut => false,
+            Failed::Reset | Failed::TimedOut | Failed::TooLate => false,
         }
     }
 
@@ -191,10 +198,15 @@ impl Failed {
         match self {
             Failed::Refused => true,
             Failed::Reset => flight.takes_slot() || request.method.is_safe(),
-            Failed::TimedOut => false,
+            Failed::TimedOut | Failed::TooLate => false,
             Failed::Answered(refusal) => refusal.elsewhere,
         }
     }
+}
+
+/// The deadline of a request passed while it was worked on.
+pub(crate) fn too_late() -> Problem {
+    Problem::new(ErrorCode::DeadlineUnmet, "the deadline passed before the answer was complete")
 }
 
 async fn attempt(
@@ -208,6 +220,7 @@ async fn attempt(
         biased;
         answered = exchange => answered.map_err(|_| Failed::TimedOut)??,
         () = target.live.closed.cancelled() => return Err(Failed::Reset),
+        () = flight.too_late() => return Err(Failed::TooLate),
     };
     if request.as_is || !verdict::is_suspect(&head, request) {
         return Ok((head, answer));

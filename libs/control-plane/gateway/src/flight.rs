@@ -44,6 +44,8 @@ pub(crate) struct Flight {
     class: Class,
     model: Option<String>,
     streamed: bool,
+    /// Later its caller has no use for the answer.
+    pub(crate) deadline: Option<Instant>,
     body: Option<Bytes>,
     /// What the engine has answered so far, where that is kept.
     answer: Option<Vec<u8>>,
@@ -87,6 +89,7 @@ impl Flight {
             class: Class::default(),
             model: None,
             streamed: false,
+            deadline: None,
             body: None,
             answer: None,
             permit: None,
@@ -117,6 +120,14 @@ impl Flight {
         if log.captures_bodies() {
             self.body = Some(body.clone());
             self.answer = Some(Vec::new());
+        }
+    }
+
+    /// Ends when the caller has no more use for an answer; never where it did not say.
+    pub(crate) async fn too_late(&self) {
+        match self.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::body::AnswerBroken;
+use crate::dispatch::too_late;
 use crate::flight::Flight;
 use crate::live::Target;
 use crate::upstream::Answer;
@@ -48,6 +49,8 @@ pub(crate) struct StreamBody {
     /// Why the answer broke off, for whoever has not yet begun to pass it on.
     broken: Option<Problem>,
     closed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Set where the caller said how long an answer is of use.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
@@ -69,8 +72,9 @@ impl StreamBody {
     ) -> Self {
         let state = State::Passing(answer);
         let usage = UsageScanner::default();
+        let deadline = flight.deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
         let (translator, broken, closed) = (None, None, None);
-        Self { state, status, target, flight, usage, events, translator, broken, closed }
+        Self { state, status, target, flight, usage, events, translator, broken, closed, deadline }
     }
 
     /// Has the answer translated on its way.
@@ -228,6 +232,9 @@ impl StreamBody {
             let why = live.why_closed();
             return Poll::Ready(self.cut(Problem::new(ErrorCode::WorkerReset, why)));
         }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(self.cut(too_late()));
+        }
         let Some(events) = &mut self.events else { return Poll::Pending };
         ready!(events.idle.poll_expired(cx));
         let message = "the engine generated no token within the limit";
@@ -239,7 +246,8 @@ impl StreamBody {
     fn cut(&mut self, problem: Problem) -> Result<Bytes, AnswerBroken> {
         let key = &self.target.replica.key;
         let problem = problem.at(&key.node_id, &key.pool_id);
-        if self.flight.takes_slot() {
+        // That somebody was in a hurry says nothing about the engine.
+        if self.flight.takes_slot() && problem.code != ErrorCode::DeadlineUnmet {
             self.target.live.broke_off();
         }
         self.flight.broken(self.status, &problem, &self.usage.finish());

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gateway::{DrainOutcome, Limits};
-use orch_core::{Status, UnixMillis};
+use orch_core::{ErrorCode, Status, UnixMillis};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -442,6 +442,32 @@ async fn a_new_table_leaves_requests_under_way_alone() {
     assert_eq!(engine.abandoned.load(Ordering::SeqCst), 0);
     client.shutdown().await.unwrap();
     drop(client);
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_the_engine_works_ends_its_work() {
+    let first = "data: {\"id\":1}\n\n";
+    let cases = [("a stream that has begun", true, 200), ("nothing has begun", false, 504)];
+    for (what, begins, status) in cases {
+        let engine =
+            Engine::start(move |_| if begins { events_without_end(&[first], Then::Hang) } else { silence() });
+        let front = Front::start(chat(&[engine.address])).await;
+        let reply = front.post_with("/v1/chat/completions", "x-deadline-ms: 150\r\n", CHAT).await;
+        assert_eq!(reply.status, status, "{what}: {}", reply.text());
+        assert!(reply.text().contains("DEADLINE_UNMET"), "{what}: {}", reply.text());
+        wait_idle(&front, &key("chat", 0)).await;
+        testkit::wait_for_async("the engine to be let go", Duration::from_secs(1), || async {
+            engine.abandoned.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        let records = front.records();
+        assert_eq!((records.len(), records[0].code), (1, Some(ErrorCode::DeadlineUnmet)), "{what}");
+        assert_eq!(
+            front.gateway.table().signs(&key("chat", 0)).failures,
+            0,
+            "{what}: the engine did nothing wrong"
+        );
+    }
 }
 
 #[tokio::test]
