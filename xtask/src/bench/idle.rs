@@ -25,7 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Opens streams to an engine that says one token and then nothing, and asks the kernel what the daemon holds.
 pub(super) fn measure(program: &Path) -> Result<String> {
     let ours = Ours::with_engine(program, quiet_engine()?);
-    let silence = json!({"env": {"FAKE_HANG_AFTER_TOKENS": "1", "FAKE_TOTAL_SLOTS": SLOTS}});
+    let silence = json!({"env": {"FAKE_HANG_AFTER_TOKENS": "1"}, "args": ["--parallel", SLOTS]});
     ours.write_instance(MODEL, free_port(), 1, &silence);
     ours.run(&["daemon", "start"])?;
     ours.run(&["up", MODEL])?;
