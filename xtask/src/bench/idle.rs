@@ -20,12 +20,15 @@ use crate::command::run;
 const STREAMS: usize = 2000;
 /// More than the streams, so that none of them queues.
 const SLOTS: &str = "2500";
+/// Of all slots together.
+const CONTEXT: &str = "1000000";
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Opens streams to an engine that says one token and then nothing, and asks the kernel what the daemon holds.
 pub(super) fn measure(program: &Path) -> Result<String> {
     let ours = Ours::with_engine(program, quiet_engine()?);
-    let silence = json!({"env": {"FAKE_HANG_AFTER_TOKENS": "1"}, "args": ["--parallel", SLOTS]});
+    let silence =
+        json!({"env": {"FAKE_HANG_AFTER_TOKENS": "1"}, "args": ["--parallel", SLOTS, "--ctx-size", CONTEXT]});
     ours.write_instance(MODEL, free_port(), 1, &silence);
     ours.run(&["daemon", "start"])?;
     ours.run(&["up", MODEL])?;
