@@ -29,6 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-adapters", &["orch-core", "orch-runtime"]),
     ("gateway", &["orch-core", "orch-runtime", "llm-adapters"]),
     ("control-store", &["orch-core"]),
+    // Workflows: what one is, how it runs, and whom it asks.
+    ("workflow-spec", &["orch-core"]),
+    ("workflow", &["orch-core", "workflow-spec"]),
+    ("llm-providers", &["orch-core", "llm-adapters", "workflow", "workflow-spec"]),
     // Programs: they wire everything together. At home the control plane links the node in.
     ("pool-managerd", NODE_ROOMS),
     (
@@ -45,6 +49,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-adapters",
             "gateway",
             "control-store",
+            "workflow-spec",
+            "workflow",
+            "llm-providers",
             "pool-managerd",
         ],
     ),
@@ -60,6 +67,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "pool-manager",
             "engine-provisioner",
             "model-provisioner",
+            "workflow-spec",
+            "workflow",
+            "llm-providers",
             "pool-managerd",
             "orchestratord",
         ],
@@ -89,7 +99,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["llama-orch", "orchestratord", "pool-managerd"]),
     ("windows-sys", &["engine-process"]),
     ("procfs", &["engine-process"]),
-    ("reqwest", &["engine-provisioner", "gateway", "model-provisioner"]),
+    ("reqwest", &["engine-provisioner", "gateway", "llm-providers", "model-provisioner"]),
     ("ratatui", &["llama-orch"]),
     // The listener, and the client of commands.
     ("tokio-rustls", &["orch-runtime", "orch-api"]),

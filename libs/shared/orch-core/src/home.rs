@@ -89,6 +89,16 @@ impl HomeLayout {
         self.handoffs().join(format!("{name}-{replica}.json"))
     }
 
+    /// Workflow runs, a folder each.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// Results of workflow steps, shared by all runs of this home.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }

@@ -1,0 +1,26 @@
+//! What a workflow is, before anything runs: a data file read into a validated graph of steps, with templates
+//! and decisions that are compiled once.
+//!
+//! This crate deliberately knows no disk, no clock, no provider and no journal: text in, [`JobSpec`] or errors
+//! with line and column out. Everything that a running workflow needs to know of its values it asks through
+//! [`Names`].
+//!
+//! Read first: [`JobSpec`], the validated workflow, and [`Template`], how text is made from values.
+
+mod decision;
+mod failure_kind;
+mod names;
+mod output;
+mod spec;
+mod template;
+
+pub use decision::{Decision, DecisionError};
+pub use failure_kind::FailureKind;
+pub use names::Names;
+pub use output::StepOutput;
+pub use spec::{
+    Budget, CachePolicy, Candidate, Effect, FileRule, FileSource, GateStep, Graph, HttpStep,
+    InputDeclaration, InputType, JobLimits, JobSpec, LlmStep, LoopStep, MapOver, Message, OnError, OnExceed,
+    OutputFormat, OutputShape, PassStep, RetryPolicy, Role, RunStep, Step, StepKind, WorkflowStep, WriteMode,
+};
+pub use template::{Template, TemplateError, ValueTemplate};

@@ -1,0 +1,18 @@
+//! Running a workflow: a graph of steps becomes results that outlive a crash.
+//!
+//! A run is a folder. Its journal (`events.jsonl`) is the truth, written by one process at a time; results lie in
+//! a content-addressed store that all runs of a home share; everything else is derived from these two. This
+//! crate deliberately knows no provider's protocol, no child process and no daemon: it is *given* a way to ask
+//! a model ([`AskModel`]), to run a program ([`RunProgram`]) and to ask a service ([`AskService`]).
+//!
+//! Read first: [`Event`], a line of the journal, and [`AskModel`], the port to everything that generates text.
+
+mod event;
+mod ports;
+
+pub use event::{Event, EventType, Level};
+pub use ports::{
+    Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, ModelFacts,
+    ModelRequest, PortFuture, ProgramEnd, ProgramRequest, RunProgram, ServiceAnswer, ServiceRequest, Serving,
+    TokenUse,
+};
