@@ -13,6 +13,7 @@ mod cordon;
 mod cross_origin;
 pub mod daemon;
 mod front;
+pub mod jobs;
 pub mod keys;
 mod metrics;
 pub mod request_log;

@@ -27,6 +27,7 @@ mod locks;
 mod logs;
 mod ports;
 mod private_files;
+mod program;
 mod protocol;
 mod recognition;
 mod running_tools;
@@ -58,6 +59,7 @@ pub use logs::{
 };
 pub use ports::{PortHolder, holder_of, is_free, pick_free};
 pub use private_files::write_private;
+pub use program::{ProgramCommand, ProgramEar, ProgramError, ProgramOutput, run_program};
 pub use recognition::recognise;
 pub use running_tools::end_running_tools;
 pub use shim::shim_main;

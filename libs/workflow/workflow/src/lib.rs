@@ -12,7 +12,7 @@ mod ports;
 
 pub use event::{Event, EventType, Level};
 pub use ports::{
-    Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, ModelFacts,
-    ModelRequest, PortFuture, ProgramEnd, ProgramRequest, RunProgram, ServiceAnswer, ServiceRequest, Serving,
-    TokenUse,
+    Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, HearProgram,
+    ModelFacts, ModelRequest, PortFuture, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
+    ServiceAnswer, ServiceRequest, Serving, TokenUse,
 };

@@ -138,8 +138,24 @@ impl CallFailure {
 
 /// Runs programs, each in a process group of its own that ends with it.
 pub trait RunProgram: Send + Sync {
-    /// Both streams go to `log` as they come. A program that cannot be started is [`FailureKind::Tool`].
-    fn run(&self, request: ProgramRequest) -> PortFuture<Result<ProgramEnd, CallFailure>>;
+    /// `ear` hears both streams as they come. A program that cannot be started is [`FailureKind::Tool`].
+    fn run(
+        &self,
+        request: ProgramRequest,
+        ear: Arc<dyn HearProgram>,
+    ) -> PortFuture<Result<ProgramEnd, CallFailure>>;
+}
+
+/// Hears a program while it runs. It is let go of when the program and its group are gone, also where the future was
+/// dropped before: whatever it owns (a working folder, a place) outlives the program.
+pub trait HearProgram: Send + Sync {
+    fn hear(&self, stream: ProgramStream, bytes: &[u8]);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramStream {
+    Stdout,
+    Stderr,
 }
 
 /// A program to run.
@@ -160,6 +176,8 @@ pub struct ProgramRequest {
 pub struct ProgramEnd {
     /// `None` where a signal ended it.
     pub exit_code: Option<i32>,
+    /// The signal's number, where one ended it and the system tells.
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }

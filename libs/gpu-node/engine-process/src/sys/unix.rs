@@ -54,8 +54,36 @@ impl ProcessGroup {
     }
 
     pub(crate) fn kill(&self) -> io::Result<()> {
-        self.leader.as_ref().map_or(Ok(()), |leader| leader.signal_group(Signal::Kill))
+        self.signal(Signal::Kill)
     }
+
+    /// Asks all of it to end. `false` where the system has no polite way.
+    pub(crate) fn ask_to_end(&self) -> bool {
+        self.signal(Signal::Terminate).is_ok()
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.leader.as_ref().map_or(Ok(()), |leader| leader.signal_group(signal))
+    }
+}
+
+/// Lets the kernel kill the child when the thread that starts it ends, which it does with this process at the
+/// latest. Only Linux can, and only for the child itself.
+pub(crate) fn end_with_this_thread(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = nix::unistd::getpid();
+        // SAFETY: both calls are async-signal-safe and touch no memory of this process.
+        unsafe {
+            command.pre_exec(move || {
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+                // Asked for too late where the parent is gone already.
+                if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+            });
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
 }
 
 /// Starts a daemon in a session of its own: no terminal, no hang-up when the caller's terminal closes. Returns

@@ -372,6 +372,9 @@ pub(crate) fn spawn_group(command: &mut Command) -> io::Result<(Child, ProcessGr
     }
 }
 
+/// The job already sees to it.
+pub(crate) fn end_with_this_thread(_command: &mut Command) {}
+
 fn gather(child: &Child) -> io::Result<ProcessGroup> {
     let leader = ProcessHandle::from_handle(child.as_handle().try_clone_to_owned()?)?;
     let job = Job::around(&leader)?;
@@ -405,5 +408,10 @@ impl ProcessGroup {
 
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.job.kill()
+    }
+
+    /// A program without a console of its own cannot be asked.
+    pub(crate) fn ask_to_end(&self) -> bool {
+        false
     }
 }

@@ -17,7 +17,9 @@ mod network;
 mod process;
 mod waiting;
 
-pub(crate) use birth::{ProcessGroup, converse, spawn_detached, spawn_group, spawn_suspended};
+pub(crate) use birth::{
+    ProcessGroup, converse, end_with_this_thread, spawn_detached, spawn_group, spawn_suspended,
+};
 pub(crate) use console::{interrupt_console, join_console_of, leave_starter, release_standard_streams};
 pub(crate) use end_request::EndRequests;
 pub(crate) use files::{
