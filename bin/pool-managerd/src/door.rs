@@ -89,7 +89,7 @@ impl Need {
             _ if is_below(path, "/upstream") || is_below(path, "/v2/tokens") => Need::Admin,
             // What others have asked, word for word.
             _ if path.starts_with("/v2/requests/") => Need::Admin,
-            _ if is_below(path, "/v2/tasks") => Need::Submit,
+            _ if is_below(path, "/v2/tasks") || is_below(path, "/v2/jobs") => Need::Submit,
             _ if is_below(path, "/v2/nodes") && !reads => node_need(path),
             _ if is_ours(path) => {
                 if reads {
@@ -300,6 +300,9 @@ mod tests {
             ("POST", "/slots/0", "admin"),
             ("POST", "/v2/tasks", "infer"),
             ("GET", "/v2/tasks/1/events", "infer"),
+            ("POST", "/v2/jobs", "infer"),
+            ("GET", "/v2/jobs/j/events", "infer"),
+            ("POST", "/v2/jobs/j/decide", "infer"),
             ("GET", "/v2/instances", "read"),
             ("GET", "/v2/nodes", "read"),
             ("POST", "/v2/nodes/register", "node"),

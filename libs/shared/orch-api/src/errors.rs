@@ -4,6 +4,7 @@ use orch_core::{ErrorCode, ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::Problem;
 use crate::shape::exit_code_schema;
 
 /// The body of every answer of `/v2` that is not a success.
@@ -30,6 +31,9 @@ pub struct ErrorBody {
     pub node_id: Option<String>,
     /// The pool concerned, where it is one.
     pub pool_id: Option<String>,
+    /// Everything that is wrong with a document that was sent, place by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 impl ErrorBody {
@@ -45,6 +49,7 @@ impl ErrorBody {
             policy_label: None,
             node_id: None,
             pool_id: None,
+            problems: Vec::new(),
         }
     }
 

@@ -16,6 +16,7 @@ mod errors;
 mod events;
 mod fleet;
 mod instances;
+mod jobs;
 mod keys;
 mod memory;
 mod operations;
@@ -27,7 +28,7 @@ mod system;
 mod tasks;
 
 pub use capabilities::{Capabilities, CapableEndpoint, CapableEngine, CapableFeatures, CapableLimits};
-pub use client::Client;
+pub use client::{Client, SentEvent, StreamEnd};
 pub use document::openapi;
 pub use endpoints::{ENDPOINTS, Endpoint, Media, Parameter, Place, Verb};
 pub use errors::ErrorBody;
@@ -38,6 +39,10 @@ pub use fleet::{
 };
 pub use instances::{
     ConfigDocument, InstanceChange, InstanceView, LogLine, RemoveRequest, Slots, StartRequest, StopRequest,
+};
+pub use jobs::{
+    JobAccepted, JobDecision, JobEvent, JobJournal, JobOptions, JobRequest, JobStatus, JobSummary, Problem,
+    ResumeRequest,
 };
 pub use keys::{CreatedKey, KeyOrder, KeyView, RevokedKey};
 pub use memory::{EvictionReport, HolderReport, MemoryReport, NeedReport, PlaceReport, PlanReport};

@@ -53,6 +53,19 @@ pub const TASK_EVENTS: &str = "/v2/tasks/{id}/events";
 /// Giving it up.
 pub const TASK_CANCEL: &str = "/v2/tasks/{id}/cancel";
 
+/// Workflows that were submitted, and all others of the home.
+pub const JOBS: &str = "/v2/jobs";
+/// One of them.
+pub const JOB: &str = "/v2/jobs/{id}";
+/// Its journal.
+pub const JOB_EVENTS: &str = "/v2/jobs/{id}/events";
+/// Ending it.
+pub const JOB_CANCEL: &str = "/v2/jobs/{id}/cancel";
+/// Going on with it.
+pub const JOB_RESUME: &str = "/v2/jobs/{id}/resume";
+/// Answering a gate.
+pub const JOB_DECIDE: &str = "/v2/jobs/{id}/decide";
+
 /// The engines behind each instance.
 pub const POOLS: &str = "/v2/pools";
 /// How one pool is.

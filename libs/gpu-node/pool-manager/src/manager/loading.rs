@@ -34,6 +34,15 @@ impl PoolManager {
         }
     }
 
+    /// A hint that requests for an instance are about to come: one that is loaded on demand is loaded now, if it fits
+    /// beside everybody who is loaded and nobody waits for another. Nobody gives way. Whether it is loaded for that.
+    pub async fn prepare(&self, name: &InstanceName) -> bool {
+        match self.shared.scheduler.get() {
+            Some(scheduler) => scheduler.prepare(name).await,
+            None => false,
+        }
+    }
+
     /// Makes room for an instance that a user starts.
     pub(super) async fn make_room(&self, name: &InstanceName) {
         if let Some(scheduler) = self.shared.scheduler.get() {

@@ -41,6 +41,8 @@ pub(crate) struct Scheduler {
     settings: ResidencySettings,
     bookkeeper: Arc<std::sync::Mutex<Bookkeeper>>,
     under_way: Mutex<UnderWay>,
+    /// Held from a look until what was decided on it is written in `under_way`.
+    deciding: Mutex<()>,
 }
 
 #[derive(Clone, Default)]
@@ -51,6 +53,8 @@ struct UnderWay {
     leaving: BTreeSet<InstanceName>,
     /// How long each took to load last.
     load_times: BTreeMap<InstanceName, Duration>,
+    /// What was loaded for requests that have not come yet.
+    prepared: BTreeSet<InstanceName>,
     /// Whom nobody can load, and why, as it was told last.
     refused: BTreeMap<InstanceName, String>,
 }
@@ -63,7 +67,13 @@ struct Look {
 
 impl Scheduler {
     pub(crate) fn new(manager: PoolManager, settings: ResidencySettings) -> Self {
-        Self { manager, settings, bookkeeper: Arc::default(), under_way: Mutex::default() }
+        Self {
+            manager,
+            settings,
+            bookkeeper: Arc::default(),
+            under_way: Mutex::default(),
+            deciding: Mutex::default(),
+        }
     }
 
     /// Looks and decides for as long as the daemon lives.
@@ -84,6 +94,7 @@ impl Scheduler {
         if !self.manager.loads_on_demand().await {
             return None;
         }
+        let _deciding = self.deciding.lock().await;
         let demand = self.manager.demand();
         let urgent = demand.iter().any(|it| it.waiting > 0);
         let mut look = self.look(&demand).await?;
@@ -166,7 +177,12 @@ impl Scheduler {
             });
             if present {
                 let demand = demand.iter().find(|it| it.instance == name);
-                residents.push(resident(&instance.config, &replicas, demand, settled));
+                let mut resident = resident(&instance.config, &replicas, demand, settled);
+                if under_way.prepared.contains(&name) && demand.is_some_and(|it| it.idle_for.is_none()) {
+                    // Nobody has waited for it, so that nobody's wait is wasted when it goes.
+                    resident.loaded_for = Duration::MAX;
+                }
+                residents.push(resident);
                 if instance.config.lifecycle.load == LoadMode::OnDemand {
                     idle_ttl.insert(name, instance.config.lifecycle.idle_ttl);
                 }
@@ -217,6 +233,28 @@ impl Scheduler {
         });
     }
 
+    /// Loads an instance for requests that are still to come, if it fits beside everybody who is there and nobody
+    /// waits for another. Whether it does so.
+    pub(crate) async fn prepare(self: &Arc<Self>, name: &InstanceName) -> bool {
+        let _deciding = self.deciding.lock().await;
+        let demand = self.manager.demand();
+        let Some(Look { picture, .. }) = self.look(&demand).await else { return false };
+        let is_waited_for =
+            |want: &Want| demand.iter().any(|it| it.instance == want.instance && it.waiting > 0);
+        if picture.wants.iter().any(is_waited_for) {
+            return false;
+        }
+        let Some(want) = picture.wants.iter().find(|want| want.instance == *name) else { return false };
+        let planned = plan(want, &picture.residents, &picture.ledger, &self.settings.policy);
+        if !matches!(planned, Plan::Load { evict } if evict.is_empty()) {
+            return false;
+        }
+        tracing::info!(instance = %name, "loading it for a step that is about to begin");
+        self.under_way.lock().await.prepared.insert(name.clone());
+        self.begin_swap(name.clone(), Vec::new()).await;
+        true
+    }
+
     async fn begin_unload(self: &Arc<Self>, instance: InstanceName, why: String) {
         self.under_way.lock().await.leaving.insert(instance.clone());
         let scheduler = Arc::clone(self);
@@ -229,7 +267,11 @@ impl Scheduler {
 
     async fn unload(&self, instance: &InstanceName, why: String) -> Result<(), Failure> {
         let result = self.manager.unload(instance, &why).await;
-        self.under_way.lock().await.leaving.remove(instance);
+        let mut under_way = self.under_way.lock().await;
+        under_way.leaving.remove(instance);
+        if result.is_ok() {
+            under_way.prepared.remove(instance);
+        }
         result
     }
 

@@ -1,5 +1,7 @@
 //! How commands talk to a control plane.
 
+mod jobs;
+mod sse;
 mod tls;
 mod wire;
 
@@ -16,6 +18,7 @@ use crate::{
     KeyOrder, KeyView, MemoryReport, NodeView, Operation, RequestFilter, RequestView, RevokedKey,
     StartRequest, StopRequest, paths,
 };
+pub use sse::{SentEvent, StreamEnd};
 use tls::Trust;
 use wire::{ANSWER_LIMIT, CONNECT_LIMIT};
 
