@@ -7,12 +7,20 @@
 //!
 //! Read first: [`Event`], a line of the journal, and [`AskModel`], the port to everything that generates text.
 
+mod canonical;
 mod event;
+mod key;
 mod ports;
+mod store;
 
+pub use canonical::canonical;
 pub use event::{Event, EventType, Level};
+pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
 pub use ports::{
     Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, HearProgram,
     ModelFacts, ModelRequest, PortFuture, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
     ServiceAnswer, ServiceRequest, Serving, TokenUse,
+};
+pub use store::{
+    Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };
