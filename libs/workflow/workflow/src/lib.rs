@@ -7,13 +7,23 @@
 //!
 //! Read first: [`Event`], a line of the journal, and [`AskModel`], the port to everything that generates text.
 
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod budget;
 mod canonical;
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod control;
 mod event;
 mod key;
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod log;
 mod ports;
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod secrets;
 mod store;
 
+pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
+pub use control::{Decided, cancel_is_left, leave_cancel, leave_decision};
 pub use event::{Event, EventType, Level};
 pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
 pub use ports::{
