@@ -18,7 +18,11 @@ mod key;
 mod log;
 mod ports;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod run;
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod secrets;
+#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod steps;
 mod store;
 
 pub use budget::BUDGET_GATE;
@@ -31,6 +35,7 @@ pub use ports::{
     ModelFacts, ModelRequest, PortFuture, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
     ServiceAnswer, ServiceRequest, Serving, TokenUse,
 };
+pub use run::{Job, JobOptions, JobOutcome, Ports, SecretSource, Watch};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };
