@@ -30,4 +30,4 @@ pub use key::{Priority, Scope};
 pub use names::{InstanceName, NameError, ReplicaId};
 pub use redact::{MASK, is_secret_name, redact_args, redact_body, redact_env_value, redact_text};
 pub use state::{DesiredState, Health, Status};
-pub use units::{ByteCount, UnixMillis};
+pub use units::{ByteCount, UnixMicros, UnixMillis};

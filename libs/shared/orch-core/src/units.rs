@@ -59,6 +59,24 @@ impl UnixMillis {
     }
 }
 
+/// A moment in microseconds since the beginning of 1970, UTC: what journals are stamped with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMicros(pub i64);
+
+impl UnixMicros {
+    /// The wall clock, read at the rim of the program.
+    #[expect(clippy::disallowed_methods, reason = "beside the one place that reads the wall clock")]
+    pub fn now() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self(since_epoch.map_or(0, |elapsed| i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// Time passed since an earlier moment; zero when the clock stepped back.
+    pub fn since(self, earlier: UnixMicros) -> std::time::Duration {
+        std::time::Duration::from_micros(self.0.saturating_sub(earlier.0).max(0).unsigned_abs())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

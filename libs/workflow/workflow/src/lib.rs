@@ -13,12 +13,16 @@ mod canonical;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod control;
 mod event;
+mod journal;
 mod key;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod log;
+mod manifest;
 mod ports;
+mod recorder;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod run;
+mod run_folder;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod secrets;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
@@ -29,13 +33,22 @@ pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
 pub use control::{Decided, cancel_is_left, leave_cancel, leave_decision};
 pub use event::{Event, EventType, Level};
+pub use journal::JournalError;
 pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
+pub use manifest::{
+    CacheUse, FileState, JobStatus, JournalEnd, Manifest, Question, StepFailure, StepState, StepStatus,
+};
 pub use ports::{
     Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, HearProgram,
     ModelFacts, ModelRequest, PortFuture, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
     ServiceAnswer, ServiceRequest, Serving, TokenUse,
 };
+pub use recorder::{
+    FileEvent, JobFacts, ModelAnswered, Past, PastDecision, PastFile, PastOutcome, Recorder, SkipReason,
+    StepResult, Succeeded, Tried,
+};
 pub use run::{Job, JobOptions, JobOutcome, Ports, SecretSource, Watch};
+pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };

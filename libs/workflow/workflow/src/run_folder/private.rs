@@ -1,0 +1,58 @@
+//! Files and folders that only their owner may read: prompts and answers are in them.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Creates one folder.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    builder().create(path)
+}
+
+/// Creates a folder and its missing parents; one that is there is left as it is.
+pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
+    builder().recursive(true).create(path)
+}
+
+fn builder() -> DirBuilder {
+    #[allow(unused_mut, reason = "modes are known on Unix only")]
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+/// Open options that create files for their owner alone.
+pub(crate) fn options() -> OpenOptions {
+    #[allow(unused_mut, reason = "modes are known on Unix only")]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Writes a file so that readers see the old or the new content. There is one writer at a time, so the name
+/// beside it can be always the same: what a killed one has left is written over.
+pub(crate) fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = options().write(true).create(true).truncate(true).open(&beside)?;
+    file.write_all(content)?;
+    if durable {
+        file.sync_all()?;
+    }
+    drop(file);
+    std::fs::rename(&beside, path)
+}
+
+/// Makes the names in a folder outlive a power loss.
+#[cfg(unix)]
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Here names are kept by the file system's own journal.
+#[cfg(not(unix))]
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
