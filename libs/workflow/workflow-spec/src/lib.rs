@@ -8,9 +8,15 @@
 //! Read first: [`JobSpec`], the validated workflow, and [`Template`], how text is made from values.
 
 mod decision;
+mod document;
 mod failure_kind;
+mod graph;
+mod keys;
 mod names;
 mod output;
+mod problems;
+mod read;
+mod references;
 mod spec;
 mod template;
 
@@ -18,6 +24,9 @@ pub use decision::{Decision, DecisionError};
 pub use failure_kind::FailureKind;
 pub use names::Names;
 pub use output::StepOutput;
+pub use problems::{SpecError, SpecErrors};
+pub use read::{DEEPEST_WORKFLOW, LONGEST_SPEC, LoadNothing, LoadSpec, MOST_STEPS};
+pub use references::{Family, Reference};
 pub use spec::{
     Budget, CachePolicy, Candidate, Effect, FileRule, FileSource, GateStep, Graph, HttpStep,
     InputDeclaration, InputType, JobLimits, JobSpec, LlmStep, LoopStep, MapOver, Message, OnError, OnExceed,

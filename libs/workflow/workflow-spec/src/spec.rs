@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::{Decision, FailureKind, Template, ValueTemplate};
+use crate::{Decision, FailureKind, SpecError, Template, ValueTemplate};
 
 /// A whole workflow.
 #[derive(Clone, Debug)]
@@ -26,6 +26,43 @@ pub struct JobSpec {
     pub source: String,
     /// Hex SHA-256 of `source`.
     pub sha256: String,
+    /// The specs of `workflow:` steps by their paths from the folder of this one: with them the document can be
+    /// read again where its folder is not. They are a [`crate::LoadSpec`].
+    pub parts: BTreeMap<String, String>,
+    /// What is accepted and does not do what its writer may expect.
+    pub warnings: Vec<SpecError>,
+}
+
+impl JobSpec {
+    /// Lets the input `model` name the model of candidates that name none. Without such an input, or where it is
+    /// not given, the provider's first model is asked.
+    #[must_use]
+    pub fn with_model_input(mut self, inputs: &Map<String, Value>) -> Self {
+        if let Some(Value::String(model)) = inputs.get("model")
+            && self.inputs.contains_key("model")
+        {
+            self.graph.name_models(model);
+        }
+        self
+    }
+}
+
+impl Graph {
+    fn name_models(&mut self, model: &str) {
+        for step in &mut self.steps {
+            match &mut Arc::make_mut(step).kind {
+                StepKind::Llm(llm) if llm.candidates.iter().any(|candidate| candidate.model.is_none()) => {
+                    let named = llm.candidates.iter().cloned().map(|mut candidate| {
+                        candidate.model.get_or_insert_with(|| model.to_owned());
+                        candidate
+                    });
+                    llm.candidates = named.collect();
+                }
+                StepKind::Loop(repeated) => repeated.body.name_models(model),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Steps in the order of the file. Each need is an index into `steps`, and following needs always ends.
@@ -76,6 +113,21 @@ pub enum StepKind {
     Pass(PassStep),
 }
 
+impl StepKind {
+    /// The word in specs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Llm(_) => "llm",
+            Self::Run(_) => "run",
+            Self::Http(_) => "http",
+            Self::Gate(_) => "gate",
+            Self::Workflow(_) => "workflow",
+            Self::Loop(_) => "loop",
+            Self::Pass(_) => "pass",
+        }
+    }
+}
+
 /// Asks a model.
 #[derive(Clone, Debug)]
 pub struct LlmStep {
@@ -104,7 +156,7 @@ pub enum Role {
 }
 
 /// One model at one provider.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidate {
     /// `None`: the job's provider.
     pub provider: Option<String>,
@@ -316,4 +368,32 @@ pub enum InputType {
     File,
     /// A glob whose files are read, sorted by path: a list of the same.
     Files,
+}
+
+impl InputType {
+    /// The word in specs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Json => "json",
+            Self::File => "file",
+            Self::Files => "files",
+        }
+    }
+
+    /// Whether a value may be given for it. For files that is the path or pattern, or what was read.
+    pub fn accepts(self, value: &Value) -> bool {
+        match self {
+            Self::String => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::Json => true,
+            Self::File => value.is_string() || value.is_object(),
+            Self::Files => value.is_string() || value.is_array(),
+        }
+    }
 }

@@ -2,27 +2,46 @@
 
 use std::sync::{Arc, LazyLock};
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Object, Serde, Value as JinjaValue};
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, Expression, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use crate::references::{self, Found, Reference};
 use crate::{Names, StepOutput};
 
 /// Steps of work that one rendering may cost: far above what a prompt needs, far below what a reader would wait.
 const FUEL: u64 = 5_000_000;
 
+/// The name of the one template in its environment. It has no ending, so that nothing is escaped.
+const NAME: &str = "text";
+
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
+    environment.set_debug(false);
+    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
+    environment.set_syntax(syntax.expect("the usual marks do not contradict each other"));
     environment
 });
 
 /// A text with `{{ … }}` in it, known to compile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Template {
     source: Arc<str>,
-    literal: bool,
+    form: Form,
+}
+
+/// How a template becomes text.
+#[derive(Clone)]
+enum Form {
+    /// It is its own text.
+    Literal,
+    /// A compiled template in an environment of its own, which shares everything else with all others.
+    Compiled(Arc<Environment<'static>>),
+    /// Nothing but one expression, whose value is wanted and not its text.
+    Value(Arc<Expression<'static, 'static>>),
 }
 
 /// Why a template gives no text.
@@ -44,32 +63,114 @@ impl From<minijinja::Error> for TemplateError {
     }
 }
 
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Template({:?})", self.source)
+    }
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Template {}
+
 impl Template {
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
-        ENVIRONMENT.template_from_str(source)?;
-        let literal = !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening));
-        Ok(Self { source: source.into(), literal })
+        if is_literal(source) {
+            return Ok(Self { source: source.into(), form: Form::Literal });
+        }
+        let mut environment = ENVIRONMENT.clone();
+        environment.add_template_owned(NAME, source.to_owned())?;
+        Ok(Self { source: source.into(), form: Form::Compiled(Arc::new(environment)) })
+    }
+
+    /// A template of which the value counts, where it is nothing but one expression.
+    fn compile_value(source: &str) -> Result<Self, TemplateError> {
+        let Some(expression) = sole_expression(source) else { return Self::compile(source) };
+        let compiled = ENVIRONMENT.compile_expression_owned(expression.to_owned())?;
+        Ok(Self { source: source.into(), form: Form::Value(Arc::new(compiled)) })
     }
 
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The text, with everything that it names asked of `names`.
-    pub fn render(&self, names: &Arc<dyn Names>) -> Result<String, TemplateError> {
-        if self.literal {
-            return Ok(self.source.to_string());
-        }
-        let template = ENVIRONMENT.template_from_str(&self.source)?;
-        Ok(template.render(JinjaValue::from_object(Root(names.clone())))?)
+    /// Whether it names nothing and is its own text.
+    pub fn is_literal(&self) -> bool {
+        matches!(self.form, Form::Literal)
     }
 
-    /// The expression, where the text is nothing but one `{{ expression }}`.
-    fn sole_expression(&self) -> Option<&str> {
-        let inner = self.source.trim().strip_prefix("{{")?.strip_suffix("}}")?;
-        let other = inner.contains("{{") || inner.contains("}}") || inner.contains("{%");
-        (!other).then_some(inner)
+    /// What it names, with the place in its text. Names that it makes itself are not among them.
+    pub(crate) fn references(&self) -> Vec<Found> {
+        if self.is_literal() {
+            return Vec::new();
+        }
+        let mut found = references::in_template(&self.source);
+        if found.iter().any(|found| matches!(found.reference, Reference::Local(_))) {
+            let unknown = self.names_from_outside();
+            found.retain(|found| match &found.reference {
+                Reference::Local(name) => unknown.contains(name),
+                _ => true,
+            });
+        }
+        found
     }
+
+    fn names_from_outside(&self) -> std::collections::HashSet<String> {
+        let mut names = match &self.form {
+            Form::Literal => std::collections::HashSet::new(),
+            Form::Compiled(environment) => environment
+                .get_template(NAME)
+                .map(|template| template.undeclared_variables(false))
+                .unwrap_or_default(),
+            Form::Value(expression) => expression.undeclared_variables(false),
+        };
+        for (global, _) in ENVIRONMENT.globals() {
+            names.remove(global);
+        }
+        names
+    }
+
+    /// The text, with everything that it names asked of `names`.
+    pub fn render(&self, names: &Arc<dyn Names>) -> Result<String, TemplateError> {
+        match &self.form {
+            Form::Literal => Ok(self.source.to_string()),
+            Form::Compiled(environment) => {
+                let template = environment.get_template(NAME)?;
+                Ok(template.render(JinjaValue::from_object(Root(names.clone())))?)
+            }
+            Form::Value(expression) => {
+                Ok(expression.eval(JinjaValue::from_object(Root(names.clone())))?.to_string())
+            }
+        }
+    }
+
+    /// The value of a sole expression, else the text.
+    fn render_value(&self, names: &Arc<dyn Names>) -> Result<Value, TemplateError> {
+        let Form::Value(expression) = &self.form else { return Ok(Value::String(self.render(names)?)) };
+        let value = expression.eval(JinjaValue::from_object(Root(names.clone())))?;
+        if value.is_undefined() {
+            let message = format!("undefined value: {} names nothing that is known here", self.source.trim());
+            return Err(TemplateError { message, line: Some(1) });
+        }
+        serde_json::to_value(&value).map_err(|error| TemplateError { message: error.to_string(), line: None })
+    }
+}
+
+fn is_literal(source: &str) -> bool {
+    !["{{", "{%", "{#"].iter().any(|opening| source.contains(opening))
+}
+
+/// The expression, where the text is nothing but one `{{ expression }}`.
+fn sole_expression(source: &str) -> Option<&str> {
+    let inner = source.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = inner.strip_prefix('-').unwrap_or(inner);
+    let inner = inner.strip_suffix('-').unwrap_or(inner);
+    let other = ["{{", "}}", "{%", "{#"].iter().any(|mark| inner.contains(mark));
+    (!other).then_some(inner)
 }
 
 /// A JSON value whose strings are templates. A string that is nothing but one `{{ … }}` becomes the value itself,
@@ -85,7 +186,7 @@ pub enum ValueTemplate {
 impl ValueTemplate {
     pub fn compile(value: &Value) -> Result<Self, TemplateError> {
         Ok(match value {
-            Value::String(text) => Self::Text(Template::compile(text)?),
+            Value::String(text) => Self::of_text(text)?,
             Value::Array(items) => Self::List(items.iter().map(Self::compile).collect::<Result<_, _>>()?),
             Value::Object(fields) => {
                 let field = |(name, value): (&String, &Value)| Ok((name.clone(), Self::compile(value)?));
@@ -95,10 +196,28 @@ impl ValueTemplate {
         })
     }
 
+    pub(crate) fn of_text(text: &str) -> Result<Self, TemplateError> {
+        Ok(Self::Text(Template::compile_value(text)?))
+    }
+
+    /// The value, where no template in it has anything to fill in.
+    pub(crate) fn as_literal(&self) -> Option<Value> {
+        Some(match self {
+            Self::Literal(value) => value.clone(),
+            Self::Text(template) if template.is_literal() => Value::String(template.source().to_owned()),
+            Self::Text(_) => return None,
+            Self::List(items) => Value::Array(items.iter().map(Self::as_literal).collect::<Option<_>>()?),
+            Self::Object(fields) => {
+                let field = |(name, value): &(String, Self)| Some((name.clone(), value.as_literal()?));
+                Value::Object(fields.iter().map(field).collect::<Option<_>>()?)
+            }
+        })
+    }
+
     pub fn render(&self, names: &Arc<dyn Names>) -> Result<Value, TemplateError> {
         Ok(match self {
             Self::Literal(value) => value.clone(),
-            Self::Text(template) => render_text(template, names)?,
+            Self::Text(template) => template.render_value(names)?,
             Self::List(items) => {
                 Value::Array(items.iter().map(|item| item.render(names)).collect::<Result<_, _>>()?)
             }
@@ -121,15 +240,6 @@ impl ValueTemplate {
             Self::Object(fields) => fields.iter().for_each(|(_, value)| value.each_template(look)),
         }
     }
-}
-
-fn render_text(template: &Template, names: &Arc<dyn Names>) -> Result<Value, TemplateError> {
-    let Some(expression) = template.sole_expression() else {
-        return Ok(Value::String(template.render(names)?));
-    };
-    let compiled = ENVIRONMENT.compile_expression(expression)?;
-    let value = compiled.eval(JinjaValue::from_object(Root(names.clone())))?;
-    serde_json::to_value(&value).map_err(|error| TemplateError { message: error.to_string(), line: None })
 }
 
 /// The top of what a template sees.
