@@ -326,13 +326,11 @@ fn nothing_grows_without_bounds() {
     let mut bomb = "x-a: &a [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
     for level in 1..12u8 {
         let (before, this) = (char::from(b'a' + level - 1), char::from(b'a' + level));
-        bomb += &format!(
-            "x-{this}: &{this} [*{before},*{before},*{before},*{before},*{before},*{before},*{before},*{before}]\n"
-        );
+        let eight = vec![format!("*{before}"); 8].join(",");
+        bomb.extend([format!("x-{this}: &{this} [{eight}]\n")]);
     }
     assert!(complaints(&bomb).contains("more than 1000000 values"));
     assert!(complaints(&"[".repeat(5000)).len() < 500);
-    assert!(complaints(&"a: \n ".to_string()).len() < 500);
     assert!(complaints(&format!("project: \"{}\"", "x".repeat(5 << 20))).contains("longer than"));
     let many: Vec<_> = (0..1000).map(|index| format!("  s{index}: {{ pas: 1 }}\n")).collect();
     let many = many.concat();
