@@ -4,12 +4,32 @@
 //! perform. An action holds everything it needs: it can be asked again after a failure, and knows neither
 //! journal, store nor other steps.
 
+mod format;
+mod gate;
+mod program;
+mod service;
+mod sight;
+#[cfg(test)]
+mod tests;
+mod working;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use workflow_spec::StepOutput;
+
+#[allow(unused_imports, reason = "the driver that uses it comes next")]
+pub(crate) use gate::Gate;
+#[allow(unused_imports, reason = "the driver that uses it comes next")]
+pub(crate) use program::ProgramAction;
+#[allow(unused_imports, reason = "the driver that uses it comes next")]
+pub(crate) use service::ServiceAction;
+#[allow(unused_imports, reason = "the driver that uses it comes next")]
+pub(crate) use sight::Sight;
+pub(crate) use working::Collected;
 
 use crate::run::Ports;
 use crate::{CallFailure, FinishReason, PortFuture, TokenUse};
@@ -40,12 +60,16 @@ pub(crate) struct Attempt {
     /// The same for every attempt at one effect.
     pub(crate) idempotency_key: String,
     pub(crate) reports: Reports,
+    /// Held by whatever goes on after the attempt was given up, so that the run can wait for it.
+    pub(crate) alive: TaskTrackerToken,
 }
 
 /// What an attempt that succeeded leaves behind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Performed {
     pub(crate) output: StepOutput,
+    /// Files that a program left, for the step's own `files`.
+    pub(crate) collected: Vec<Collected>,
     pub(crate) usage: TokenUse,
     /// Requests made to a provider.
     pub(crate) calls: u32,
