@@ -15,6 +15,7 @@ pub mod http;
 mod leftovers;
 mod old_home;
 mod programs;
+pub mod provider;
 mod real_engine;
 mod snapshot;
 mod temp_home;

@@ -33,7 +33,8 @@ pub use multipart::{boundary_of, model_in_multipart};
 pub use problem::{ContextNumbers, Problem};
 pub use prompt_text::{PromptPiece, each_prompt_piece, has_prompt};
 pub use translate::{
-    About, AnswerFault, AnswerPlan, AnswerTranslator, Piece, Translated, anthropic_to_openai,
-    openai_to_anthropic, translate_ollama,
+    About, AnswerFault, AnswerPlan, AnswerReader, AnswerTranslator, AnthropicReader, Counts, Delta, Event,
+    EventReader, Finish, OpenAiReader, Piece, TooLong, ToolCall, ToolCalls, ToolPiece, Translated,
+    anthropic_to_openai, openai_to_anthropic, translate_ollama,
 };
 pub use usage::{Usage, UsageScanner};

@@ -43,7 +43,7 @@ pub struct Piece {
 }
 
 /// Reads events or a whole body of one dialect.
-pub(super) trait Reader: std::fmt::Debug + Send {
+pub trait Reader: std::fmt::Debug + Send {
     /// What one event says; nothing at the end of the stream.
     fn event(&mut self, event: Event) -> Result<Option<Delta>, AnswerFault>;
 
@@ -137,7 +137,7 @@ impl AnswerTranslator {
     /// Translates every event that is whole.
     fn drain(&mut self, out: &mut Vec<u8>) -> Result<(), AnswerFault> {
         while let State::Events(events) = &mut self.state {
-            let Some(event) = events.next().map_err(|TooLong| AnswerFault::TooLong)? else { break };
+            let Some(event) = events.next_event().map_err(|TooLong| AnswerFault::TooLong)? else { break };
             if let Some(delta) = self.reader.event(event)? {
                 self.writer.piece(delta, out)?;
             } else {

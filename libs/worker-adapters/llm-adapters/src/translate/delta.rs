@@ -4,31 +4,31 @@ use serde_json::Value;
 
 /// What one event of a stream adds to an answer; a whole answer is one large piece.
 #[derive(Debug, Default)]
-pub(super) struct Delta {
-    pub(super) text: String,
+pub struct Delta {
+    pub text: String,
     /// What the model thinks before it answers.
-    pub(super) thinking: String,
-    pub(super) tools: Vec<ToolPiece>,
+    pub thinking: String,
+    pub tools: Vec<ToolPiece>,
     /// Why the model stopped, in the piece that says it.
-    pub(super) finish: Option<Finish>,
-    pub(super) counts: Counts,
+    pub finish: Option<Finish>,
+    pub counts: Counts,
 }
 
 /// A part of a call of a tool.
 #[derive(Debug, Default)]
-pub(super) struct ToolPiece {
+pub struct ToolPiece {
     /// Which of the answer's calls this belongs to, from 0.
-    pub(super) index: usize,
+    pub index: usize,
     /// Only in the first piece of a call, like the name.
-    pub(super) id: Option<String>,
-    pub(super) name: Option<String>,
+    pub id: Option<String>,
+    pub name: Option<String>,
     /// More of the arguments, as JSON text.
-    pub(super) arguments: String,
+    pub arguments: String,
 }
 
 /// Why a model stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finish {
+pub enum Finish {
     /// It was done, or wrote a stop sequence.
     Stop,
     Length,
@@ -39,18 +39,18 @@ pub(super) enum Finish {
 
 /// Tokens and times as the other side counted them. Absent is unknown, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Counts {
+pub struct Counts {
     /// All tokens of the prompt, those from a cache included.
-    pub(super) prompt: Option<u64>,
-    pub(super) completion: Option<u64>,
-    pub(super) cached: Option<u64>,
-    pub(super) prompt_ms: Option<f64>,
-    pub(super) decode_ms: Option<f64>,
+    pub prompt: Option<u64>,
+    pub completion: Option<u64>,
+    pub cached: Option<u64>,
+    pub prompt_ms: Option<f64>,
+    pub decode_ms: Option<f64>,
 }
 
 impl Counts {
     /// Takes over what `later` knows.
-    pub(super) fn learn(&mut self, later: &Counts) {
+    pub fn learn(&mut self, later: &Counts) {
         self.prompt = later.prompt.or(self.prompt);
         self.completion = later.completion.or(self.completion);
         self.cached = later.cached.or(self.cached);

@@ -5,18 +5,18 @@ use memchr::memchr;
 
 /// One event: its name, empty where it has none, and its data.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) name: String,
-    pub(super) data: Vec<u8>,
+pub struct Event {
+    pub name: String,
+    pub data: Vec<u8>,
 }
 
 /// An event, or what is left of it, is longer than the limit.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub struct TooLong;
 
 /// Puts events together, line by line.
 #[derive(Debug, Default)]
-pub(super) struct EventReader {
+pub struct EventReader {
     unread: BytesMut,
     name: String,
     data: Vec<u8>,
@@ -25,14 +25,14 @@ pub(super) struct EventReader {
 
 impl EventReader {
     /// The longest event that is taken.
-    pub(super) const LIMIT: usize = 8 * 1024 * 1024;
+    pub const LIMIT: usize = 8 * 1024 * 1024;
 
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.unread.extend_from_slice(chunk);
     }
 
     /// The next whole event of what came so far. Comments keep a line open and say nothing.
-    pub(super) fn next(&mut self) -> Result<Option<Event>, TooLong> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLong> {
         while let Some(end) = memchr(b'\n', &self.unread) {
             let line = self.unread.split_to(end + 1);
             let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
@@ -86,7 +86,7 @@ mod tests {
         let mut events = Vec::new();
         for chunk in chunks {
             reader.push(chunk);
-            while let Some(event) = reader.next().unwrap() {
+            while let Some(event) = reader.next_event().unwrap() {
                 events.push((event.name, String::from_utf8_lossy(&event.data).into_owned()));
             }
         }
@@ -107,12 +107,12 @@ mod tests {
         reader.push(b"data: ");
         let long = vec![b'x'; EventReader::LIMIT];
         reader.push(&long);
-        assert_eq!(reader.next(), Err(TooLong));
+        assert_eq!(reader.next_event(), Err(TooLong));
         let mut reader = EventReader::default();
         reader.push(b"data: x\ndata: ");
         reader.push(&long);
         reader.push(b"\n");
-        assert_eq!(reader.next(), Err(TooLong), "line by line, too");
+        assert_eq!(reader.next_event(), Err(TooLong), "line by line, too");
     }
 
     proptest! {

@@ -33,10 +33,15 @@ use orch_core::{ErrorCode, UnixMillis};
 
 use crate::Problem;
 
-pub use answer::{AnswerFault, AnswerTranslator, Piece};
+pub use answer::{AnswerFault, AnswerTranslator, Piece, Reader as AnswerReader};
+pub use delta::{Counts, Delta, Finish, ToolPiece};
+pub use event_reader::{Event, EventReader, TooLong};
 pub use ollama_request::translate_ollama;
+pub use read_anthropic::AnthropicReader;
+pub use read_openai::OpenAiReader;
 pub use to_anthropic::openai_to_anthropic;
 pub use to_openai::anthropic_to_openai;
+pub use tool_calls::{ToolCall, ToolCalls};
 
 /// A request in the words of the other side.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use super::event_reader::Event;
 use super::read_openai::said;
 
 #[derive(Debug, Default)]
-pub(super) struct AnthropicReader {
+pub struct AnthropicReader {
     finished: bool,
     /// Calls of tools that have begun; the last one is open.
     tools: usize,

@@ -10,7 +10,7 @@ use super::event_reader::Event;
 const SHOWN: usize = 500;
 
 #[derive(Debug, Default)]
-pub(super) struct OpenAiReader {
+pub struct OpenAiReader {
     finished: bool,
 }
 

@@ -11,21 +11,21 @@ const ARGUMENTS_LIMIT: usize = 8 * 1024 * 1024;
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
-pub(super) struct ToolCalls {
+pub struct ToolCalls {
     calls: Vec<ToolCall>,
     length: usize,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct ToolCall {
-    pub(super) id: Option<String>,
-    pub(super) name: String,
+pub struct ToolCall {
+    pub id: Option<String>,
+    pub name: String,
     /// JSON text; empty means no arguments.
-    pub(super) arguments: String,
+    pub arguments: String,
 }
 
 impl ToolCalls {
-    pub(super) fn add(&mut self, piece: ToolPiece) -> Result<(), AnswerFault> {
+    pub fn add(&mut self, piece: ToolPiece) -> Result<(), AnswerFault> {
         self.length = self.length.saturating_add(piece.arguments.len());
         if piece.index >= CALLS_LIMIT || self.length > ARGUMENTS_LIMIT {
             return Err(AnswerFault::TooLong);
@@ -42,7 +42,7 @@ impl ToolCalls {
         Ok(())
     }
 
-    pub(super) fn take(&mut self) -> Vec<ToolCall> {
+    pub fn take(&mut self) -> Vec<ToolCall> {
         self.length = 0;
         std::mem::take(&mut self.calls)
     }
@@ -50,7 +50,7 @@ impl ToolCalls {
 
 impl ToolCall {
     /// The arguments as an object; nothing where the text is no whole object.
-    pub(super) fn object(&self) -> Option<Value> {
+    pub fn object(&self) -> Option<Value> {
         if self.arguments.trim().is_empty() {
             return Some(Value::Object(serde_json::Map::new()));
         }

@@ -1,0 +1,299 @@
+//! The circuit breaker of a provider: after enough failures in a row it is left alone for a while, then one
+//! request may try.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use workflow_spec::FailureKind;
+
+/// So many failures in a row open the circuit.
+pub(crate) const FAILURES: u32 = 5;
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+/// What those are told who come while one request tries.
+const WHILE_TRYING: Duration = Duration::from_secs(1);
+/// A request that was given up without a word from the provider for so long counts as one that timed out.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// The state machine; it is told the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Circuit {
+    Closed {
+        /// In a row.
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+        pause: Duration,
+    },
+    /// One request tries.
+    HalfOpen {
+        pause: Duration,
+    },
+}
+
+/// Whether a request may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Go {
+        /// It is the one that tries.
+        probe: bool,
+    },
+    /// Not before this time has passed.
+    Wait(Duration),
+}
+
+impl Circuit {
+    pub(crate) const NEW: Circuit = Circuit::Closed { failures: 0 };
+
+    pub(crate) fn admit(&mut self, now: Instant) -> Admission {
+        match *self {
+            Self::Closed { .. } => Admission::Go { probe: false },
+            Self::Open { until, .. } if now < until => Admission::Wait(until - now),
+            Self::Open { pause, .. } => {
+                *self = Self::HalfOpen { pause };
+                Admission::Go { probe: true }
+            }
+            Self::HalfOpen { .. } => Admission::Wait(WHILE_TRYING),
+        }
+    }
+
+    /// The provider answered, if only to refuse.
+    pub(crate) fn lives(&mut self) {
+        *self = Self::NEW;
+    }
+
+    pub(crate) fn failed(&mut self, now: Instant, probe: bool) {
+        match *self {
+            Self::Closed { failures } if failures + 1 < FAILURES => {
+                *self = Self::Closed { failures: failures + 1 };
+            }
+            Self::Closed { .. } => *self = Self::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
+            Self::HalfOpen { pause } if probe => {
+                let pause = (pause * 2).min(LONGEST_PAUSE);
+                *self = Self::Open { until: now + pause, pause };
+            }
+            // A request from before the circuit opened tells nothing new.
+            Self::HalfOpen { .. } | Self::Open { .. } => {}
+        }
+    }
+
+    /// The request that tried was taken back before it could tell anything: the next one tries.
+    pub(crate) fn unknown(&mut self, now: Instant, probe: bool) {
+        if let (Self::HalfOpen { pause }, true) = (*self, probe) {
+            *self = Self::Open { until: now, pause };
+        }
+    }
+}
+
+/// The circuit of one provider.
+#[derive(Clone, Debug)]
+pub(crate) struct Breaker(Arc<Mutex<Circuit>>);
+
+impl Breaker {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Circuit::NEW)))
+    }
+
+    /// Lets a request go, or says after which time to come back.
+    pub(crate) fn admit(&self) -> Result<Passage, Duration> {
+        let now = Instant::now();
+        match self.with(|circuit| circuit.admit(now)) {
+            Admission::Go { probe } => {
+                Ok(Passage { breaker: self.clone(), probe, began: now, heard: false, over: false })
+            }
+            Admission::Wait(wait) => Err(wait),
+        }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Circuit) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A request that was let go. Dropped without a result, it counts as one that somebody took back.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    breaker: Breaker,
+    probe: bool,
+    began: Instant,
+    heard: bool,
+    over: bool,
+}
+
+impl Passage {
+    /// The answer has begun.
+    pub(crate) fn heard(&mut self) {
+        self.heard = true;
+    }
+
+    /// How it ended; `None` is well.
+    pub(crate) fn end(mut self, failure: Option<FailureKind>) {
+        self.over = true;
+        let probe = self.probe;
+        self.breaker.with(|circuit| match failure {
+            Some(FailureKind::Connect | FailureKind::Timeout | FailureKind::Overloaded) => {
+                circuit.failed(Instant::now(), probe);
+            }
+            _ => circuit.lives(),
+        });
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let (now, probe) = (Instant::now(), self.probe);
+        let silent = !self.heard && now.saturating_duration_since(self.began) >= SILENT;
+        self.breaker.with(|circuit| {
+            if silent {
+                circuit.failed(now, probe);
+            } else {
+                circuit.unknown(now, probe);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fail(breaker: &Breaker) {
+        breaker.admit().unwrap().end(Some(FailureKind::Connect));
+    }
+
+    fn open(breaker: &Breaker) {
+        for _ in 0..FAILURES {
+            fail(breaker);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_failures_in_a_row_open_it_and_one_request_tries_after_the_pause() {
+        let breaker = Breaker::new();
+        open(&breaker);
+        assert_eq!(breaker.admit().unwrap_err(), FIRST_PAUSE);
+        tokio::time::advance(FIRST_PAUSE).await;
+        let probe = breaker.admit().unwrap();
+        assert_eq!(breaker.admit().unwrap_err(), WHILE_TRYING, "only one tries");
+        probe.end(None);
+        assert!(breaker.admit().is_ok(), "it lives again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_answer_between_failures_keeps_it_closed() {
+        let breaker = Breaker::new();
+        for _ in 0..10 {
+            for _ in 1..FAILURES {
+                fail(&breaker);
+            }
+            breaker.admit().unwrap().end(None);
+        }
+        assert!(breaker.admit().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_a_sign_of_life() {
+        let breaker = Breaker::new();
+        for _ in 0..20 {
+            breaker.admit().unwrap().end(Some(FailureKind::Validation));
+        }
+        assert!(breaker.admit().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_doubles_up_to_two_minutes() {
+        let breaker = Breaker::new();
+        open(&breaker);
+        for seconds in [10, 20, 40, 80, 120, 120] {
+            let wait = breaker.admit().unwrap_err();
+            assert_eq!(wait, Duration::from_secs(seconds));
+            tokio::time::advance(wait).await;
+            fail(&breaker);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_somebody_takes_back_says_nothing_unless_it_was_silent_for_long() {
+        let breaker = Breaker::new();
+        for _ in 0..20 {
+            drop(breaker.admit().unwrap());
+        }
+        assert!(breaker.admit().is_ok());
+        let mut heard = breaker.admit().unwrap();
+        heard.heard();
+        let silent: Vec<Passage> = (0..FAILURES).map(|_| breaker.admit().unwrap()).collect();
+        tokio::time::advance(SILENT).await;
+        drop(heard);
+        drop(silent);
+        assert!(breaker.admit().is_err(), "as many timeouts");
+        tokio::time::advance(FIRST_PAUSE).await;
+        drop(breaker.admit().unwrap());
+        assert!(breaker.admit().is_ok(), "whoever comes next tries");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Deed {
+        Ask,
+        /// The request at this place in the line ends: well, badly, or taken back.
+        End(usize, u8),
+        Pass(u64),
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let deed = prop_oneof![
+            3 => Just(Deed::Ask),
+            3 => (0_usize..8, 0_u8..3).prop_map(|(place, how)| Deed::End(place, how)),
+            1 => (0_u64..130).prop_map(Deed::Pass),
+        ];
+        proptest::collection::vec(deed, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_it_neither_sticks_nor_lets_a_crowd_through(deeds in deeds()) {
+            let begin = Instant::now();
+            let mut now = begin;
+            let mut circuit = Circuit::NEW;
+            let mut flying: Vec<bool> = Vec::new();
+            let mut failures_in_a_row = 0;
+            for deed in deeds {
+                match deed {
+                    Deed::Ask => match circuit.admit(now) {
+                        Admission::Go { probe } => flying.push(probe),
+                        Admission::Wait(wait) => prop_assert!(!wait.is_zero() && wait <= LONGEST_PAUSE),
+                    },
+                    Deed::End(place, how) if place < flying.len() => {
+                        let probe = flying.remove(place);
+                        match how {
+                            0 => { circuit.lives(); failures_in_a_row = 0; }
+                            1 => { circuit.failed(now, probe); failures_in_a_row += 1; }
+                            _ => circuit.unknown(now, probe),
+                        }
+                    }
+                    Deed::End(..) => {}
+                    Deed::Pass(seconds) => now += Duration::from_secs(seconds),
+                }
+                if matches!(circuit, Circuit::Open { .. }) {
+                    prop_assert!(failures_in_a_row >= FAILURES, "opened too early");
+                }
+                if matches!(circuit, Circuit::HalfOpen { .. }) {
+                    prop_assert_eq!(flying.iter().filter(|probe| **probe).count(), 1, "somebody tries");
+                }
+            }
+            // Once all requests have ended, the longest pause is enough.
+            for probe in flying {
+                circuit.unknown(now, probe);
+            }
+            now += LONGEST_PAUSE;
+            let admitted = circuit.admit(now);
+            prop_assert!(matches!(admitted, Admission::Go { .. }), "it sticks");
+        }
+    }
+}

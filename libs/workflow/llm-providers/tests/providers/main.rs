@@ -1,0 +1,7 @@
+//! Providers on real sockets: what they are sent, how their answers are read, and what becomes of their faults.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod faults;
+mod support;
