@@ -1,7 +1,9 @@
 //! Jobs: what a workflow's run is given by this program.
 
 mod inputs;
+mod kept;
 mod programs;
 
 pub use inputs::{check_inputs, read_inputs};
+pub use kept::{KeptError, SpecFolder, keep, kept_inputs, kept_spec, read_spec_file, read_spec_text};
 pub use programs::Programs;

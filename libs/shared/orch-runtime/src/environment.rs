@@ -35,6 +35,13 @@ variables! {
     HF_TOKEN = "HF_TOKEN", "token for downloads from Hugging Face";
     HF_ENDPOINT = "HF_ENDPOINT", "Hugging Face mirror to download from";
     GITHUB_TOKEN = "GITHUB_TOKEN", "token for downloads from GitHub";
+    PROVIDER = "PROVIDER", "whom workflows ask that name no provider";
+    OPENAI_API_KEY = "OPENAI_API_KEY", "key of the provider `openai` of workflows";
+    OPENAI_BASE_URL = "OPENAI_BASE_URL", "address of the provider `openai`";
+    ANTHROPIC_API_KEY = "ANTHROPIC_API_KEY", "key of the provider `anthropic`";
+    ANTHROPIC_BASE_URL = "ANTHROPIC_BASE_URL", "address of the provider `anthropic`";
+    OLLAMA_HOST = "OLLAMA_HOST", "where the provider `ollama` listens, as Ollama itself reads it";
+    MLX_BASE_URL = "MLX_BASE_URL", "address of the provider `mlx`";
     NO_COLOR = "NO_COLOR", "when set, nothing is coloured";
 }
 

@@ -144,6 +144,11 @@ pub const KEYS: &[SettingKey] = &[
     key("limits.retries", Number { max: 100 }, "2", "further replicas tried before the first byte"),
     key("capture.bodies", Flag, "false", "whether the request log keeps bodies"),
     key("workflow.allow_run", Flag, "false", "whether submitted workflows may run commands"),
+    unset(
+        "workflow.provider",
+        Text,
+        "whom workflows ask that name no provider; the home's gateway if not set",
+    ),
 ];
 
 /// Keys of one `[providers.<name>]`, with their meanings.
@@ -165,4 +170,5 @@ pub(super) const ROUTE_KEYS: &[(&str, &str)] = &[
     ("strip", "fields that are taken out of every request"),
 ];
 
-pub(super) const PROVIDER_KINDS: &[&str] = &["openai", "anthropic", "ollama", "vllm", "tgi", "mlx"];
+pub(super) const PROVIDER_KINDS: &[&str] =
+    &["openai", "anthropic", "ollama", "vllm", "tgi", "mlx", "openai_compatible"];

@@ -45,6 +45,8 @@ pub struct Settings {
     pub routes: BTreeMap<String, RouteSetting>,
     /// `workflow.allow_run`
     pub workflow_allow_run: bool,
+    /// `workflow.provider`
+    pub workflow_provider: Option<String>,
     values: Vec<SettingValue>,
 }
 
@@ -153,6 +155,7 @@ impl Settings {
             providers,
             routes,
             workflow_allow_run: layers.flag("workflow.allow_run"),
+            workflow_provider: layers.text("workflow.provider"),
             values: Vec::new(),
         };
         reject_contradictions(&settings, layers);

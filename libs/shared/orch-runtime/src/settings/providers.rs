@@ -11,7 +11,7 @@ use super::layers::unknown;
 /// One remote provider. Its key stays in the environment and is read when it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// The API it speaks: openai, anthropic, ollama, vllm, tgi or mlx.
+    /// The API it speaks: openai, anthropic, ollama, vllm, tgi, mlx or openai_compatible.
     pub kind: String,
     /// Absent: the provider's own address.
     pub base_url: Option<String>,
