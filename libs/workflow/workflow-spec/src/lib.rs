@@ -17,8 +17,10 @@ mod output;
 mod problems;
 mod read;
 mod references;
+mod seen;
 mod spec;
 mod template;
+mod ways;
 
 pub use decision::{Decision, DecisionError};
 pub use failure_kind::FailureKind;

@@ -1,14 +1,18 @@
 //! Text made from values: minijinja, where an unknown name is an error and the work is bounded.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Object, Serde, Value as JinjaValue};
+use minijinja::value::{Kwargs, Value as JinjaValue};
 use minijinja::{Environment, Expression, UndefinedBehavior};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::Names;
 use crate::references::{self, Found, Reference};
-use crate::{Names, StepOutput};
+use crate::seen::everything;
+use crate::ways::{Plain, Way};
 
 /// Steps of work that one rendering may cost: far above what a prompt needs, far below what a reader would wait.
 const FUEL: u64 = 5_000_000;
@@ -21,10 +25,36 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
     environment.set_debug(false);
+    environment.add_filter("tojson", to_json);
     let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
     environment.set_syntax(syntax.expect("the usual marks do not contradict each other"));
     environment
 });
+
+/// Compact JSON, or lines with `indent`. The engine's own filter is for web pages: it escapes `<`, `>` and `&`.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the engine's")]
+fn to_json(value: &JinjaValue, indent: Option<usize>, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => options.get::<Option<usize>>("indent")?,
+    };
+    options.assert_all_used()?;
+    let failed = |error: serde_json::Error| {
+        minijinja::Error::new(minijinja::ErrorKind::BadSerialization, error.to_string())
+    };
+    let Some(indent) = indent.filter(|indent| *indent > 0) else {
+        return serde_json::to_string(value).map_err(failed);
+    };
+    let indent = " ".repeat(indent.min(8));
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    value.serialize(&mut serializer).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+static GLOBALS: LazyLock<HashSet<String>> =
+    LazyLock::new(|| ENVIRONMENT.globals().map(|(name, _)| name.to_owned()).collect());
 
 /// A text with `{{ … }}` in it, known to compile.
 #[derive(Clone)]
@@ -38,8 +68,12 @@ pub struct Template {
 enum Form {
     /// It is its own text.
     Literal,
+    /// Text with ways to values in it.
+    Plain(Arc<Plain>),
     /// A compiled template in an environment of its own, which shares everything else with all others.
     Compiled(Arc<Environment<'static>>),
+    /// Nothing but the way to one value, which is wanted and not its text.
+    Way(Arc<Way>),
     /// Nothing but one expression, whose value is wanted and not its text.
     Value(Arc<Expression<'static, 'static>>),
 }
@@ -79,19 +113,24 @@ impl Eq for Template {}
 
 impl Template {
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
-        if is_literal(source) {
-            return Ok(Self { source: source.into(), form: Form::Literal });
-        }
-        let mut environment = ENVIRONMENT.clone();
-        environment.add_template_owned(NAME, source.to_owned())?;
-        Ok(Self { source: source.into(), form: Form::Compiled(Arc::new(environment)) })
+        let form = if is_literal(source) {
+            Form::Literal
+        } else if let Some(plain) = Plain::parse(source, is_global) {
+            Form::Plain(Arc::new(plain))
+        } else {
+            Form::Compiled(Arc::new(compiled(source)?))
+        };
+        Ok(Self { source: source.into(), form })
     }
 
     /// A template of which the value counts, where it is nothing but one expression.
     fn compile_value(source: &str) -> Result<Self, TemplateError> {
         let Some(expression) = sole_expression(source) else { return Self::compile(source) };
-        let compiled = ENVIRONMENT.compile_expression_owned(expression.to_owned())?;
-        Ok(Self { source: source.into(), form: Form::Value(Arc::new(compiled)) })
+        let form = match Way::parse(expression, 0, &is_global) {
+            Some(way) => Form::Way(Arc::new(way)),
+            None => Form::Value(Arc::new(ENVIRONMENT.compile_expression_owned(expression.to_owned())?)),
+        };
+        Ok(Self { source: source.into(), form })
     }
 
     pub fn source(&self) -> &str {
@@ -105,59 +144,73 @@ impl Template {
 
     /// What it names, with the place in its text. Names that it makes itself are not among them.
     pub(crate) fn references(&self) -> Vec<Found> {
-        if self.is_literal() {
-            return Vec::new();
-        }
-        let mut found = references::in_template(&self.source);
-        if found.iter().any(|found| matches!(found.reference, Reference::Local(_))) {
-            let unknown = self.names_from_outside();
-            found.retain(|found| match &found.reference {
-                Reference::Local(name) => unknown.contains(name),
-                _ => true,
-            });
-        }
-        found
-    }
-
-    fn names_from_outside(&self) -> std::collections::HashSet<String> {
-        let mut names = match &self.form {
-            Form::Literal => std::collections::HashSet::new(),
-            Form::Compiled(environment) => environment
-                .get_template(NAME)
-                .map(|template| template.undeclared_variables(false))
-                .unwrap_or_default(),
+        let from_outside = match &self.form {
+            Form::Literal => return Vec::new(),
+            Form::Plain(plain) => return plain.references(),
+            Form::Way(way) => return vec![way.found()],
+            Form::Compiled(environment) => {
+                let template = environment.get_template(NAME);
+                template.map(|template| template.undeclared_variables(false)).unwrap_or_default()
+            }
             Form::Value(expression) => expression.undeclared_variables(false),
         };
-        for (global, _) in ENVIRONMENT.globals() {
-            names.remove(global);
-        }
-        names
+        let mut found = references::in_template(&self.source);
+        found.retain(|found| match &found.reference {
+            Reference::Local(name) => from_outside.contains(name) && !is_global(name),
+            _ => true,
+        });
+        found
     }
 
     /// The text, with everything that it names asked of `names`.
     pub fn render(&self, names: &Arc<dyn Names>) -> Result<String, TemplateError> {
         match &self.form {
             Form::Literal => Ok(self.source.to_string()),
-            Form::Compiled(environment) => {
-                let template = environment.get_template(NAME)?;
-                Ok(template.render(JinjaValue::from_object(Root(names.clone())))?)
-            }
-            Form::Value(expression) => {
-                Ok(expression.eval(JinjaValue::from_object(Root(names.clone())))?.to_string())
-            }
+            Form::Plain(plain) => match plain.render(names.as_ref()) {
+                Some(text) => Ok(text),
+                None => render_compiled(&compiled(&self.source)?, names),
+            },
+            Form::Compiled(environment) => render_compiled(environment, names),
+            Form::Way(_) | Form::Value(_) => render_compiled(&compiled(&self.source)?, names),
         }
     }
 
     /// The value of a sole expression, else the text.
     fn render_value(&self, names: &Arc<dyn Names>) -> Result<Value, TemplateError> {
-        let Form::Value(expression) = &self.form else { return Ok(Value::String(self.render(names)?)) };
-        let value = expression.eval(JinjaValue::from_object(Root(names.clone())))?;
+        let evaluated = match &self.form {
+            Form::Way(way) => match way.value(names.as_ref()) {
+                Some(value) => return Ok(value),
+                None => ENVIRONMENT
+                    .compile_expression(sole_expression(&self.source).unwrap_or_default())?
+                    .eval(everything(names)),
+            },
+            Form::Value(expression) => expression.eval(everything(names)),
+            _ => return Ok(Value::String(self.render(names)?)),
+        };
+        let value = evaluated?;
         if value.is_undefined() {
-            let message = format!("undefined value: {} names nothing that is known here", self.source.trim());
+            let message = format!("undefined value: {} names nothing that is there", self.source.trim());
             return Err(TemplateError { message, line: Some(1) });
         }
         serde_json::to_value(&value).map_err(|error| TemplateError { message: error.to_string(), line: None })
     }
+}
+
+fn compiled(source: &str) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = ENVIRONMENT.clone();
+    environment.add_template_owned(NAME, source.to_owned())?;
+    Ok(environment)
+}
+
+fn render_compiled(
+    environment: &Environment<'static>,
+    names: &Arc<dyn Names>,
+) -> Result<String, TemplateError> {
+    Ok(environment.get_template(NAME)?.render(everything(names))?)
+}
+
+fn is_global(name: &str) -> bool {
+    GLOBALS.contains(name)
 }
 
 fn is_literal(source: &str) -> bool {
@@ -167,8 +220,6 @@ fn is_literal(source: &str) -> bool {
 /// The expression, where the text is nothing but one `{{ expression }}`.
 fn sole_expression(source: &str) -> Option<&str> {
     let inner = source.trim().strip_prefix("{{")?.strip_suffix("}}")?;
-    let inner = inner.strip_prefix('-').unwrap_or(inner);
-    let inner = inner.strip_suffix('-').unwrap_or(inner);
     let other = ["{{", "}}", "{%", "{#"].iter().any(|mark| inner.contains(mark));
     (!other).then_some(inner)
 }
@@ -242,66 +293,146 @@ impl ValueTemplate {
     }
 }
 
-/// The top of what a template sees.
-struct Root(Arc<dyn Names>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StepOutput;
+    use serde_json::json;
 
-/// One family of names below it.
-struct Family {
-    names: Arc<dyn Names>,
-    find: fn(&dyn Names, &str) -> Option<JinjaValue>,
-}
+    /// A step `a`, an input `n` for each kind of value, a file, a secret and an element.
+    struct Fixed;
 
-impl std::fmt::Debug for Root {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("names")
-    }
-}
-
-impl std::fmt::Debug for Family {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("names")
-    }
-}
-
-impl Object for Root {
-    fn get_value(self: &Arc<Self>, key: &JinjaValue) -> Option<JinjaValue> {
-        let family = |find| Some(JinjaValue::from_object(Family { names: self.0.clone(), find }));
-        match key.as_str()? {
-            "inputs" => family(|names, name| names.input(name).map(from_json)),
-            "steps" => family(|names, id| names.step(id).map(step_value)),
-            "files" => family(|names, path| names.file(path).map(JinjaValue::from)),
-            "secrets" => family(|names, name| names.secret(name).map(JinjaValue::from)),
-            local => self.0.local(local).map(from_json),
+    impl Names for Fixed {
+        fn input(&self, name: &str) -> Option<Value> {
+            let values = json!({"text": "t<&>", "int": 7, "float": 1.5, "yes": true, "null": null, "list": [1, "x"],
+                "map": {"z": 1, "a": {"b": "deep"}}});
+            values.get(name).cloned()
+        }
+        fn step(&self, id: &str) -> Option<Arc<StepOutput>> {
+            let output = StepOutput {
+                text: "```\ncode\n```\n".into(),
+                json: Some(json!({"n": 3, "s": "x", "text": "no"})),
+            };
+            (id == "a").then(|| Arc::new(output))
+        }
+        fn file(&self, path: &str) -> Option<String> {
+            (path == "x.txt").then(|| "content".to_owned())
+        }
+        fn local(&self, name: &str) -> Option<Value> {
+            (name == "item").then(|| json!({"k": "v"}))
+        }
+        fn secret(&self, name: &str) -> Option<String> {
+            (name == "T").then(|| "s3cret".to_owned())
         }
     }
-}
 
-impl Object for Family {
-    fn get_value(self: &Arc<Self>, key: &JinjaValue) -> Option<JinjaValue> {
-        (self.find)(self.names.as_ref(), key.as_str()?)
+    fn names() -> Arc<dyn Names> {
+        Arc::new(Fixed)
     }
-}
 
-/// `steps.<id>`, of which `output` is all there is.
-fn step_value(output: Arc<StepOutput>) -> JinjaValue {
-    JinjaValue::from_iter([("output", JinjaValue::from_object(OutputValue(output)))])
-}
+    fn text(source: &str) -> Result<String, TemplateError> {
+        Template::compile(source)?.render(&names())
+    }
 
-/// `output`: the fields of its JSON, and `text`, `json`, `code`, which go before fields of those names.
-#[derive(Debug)]
-struct OutputValue(Arc<StepOutput>);
+    fn value(source: &str) -> Result<Value, TemplateError> {
+        ValueTemplate::of_text(source)?.render(&names())
+    }
 
-impl Object for OutputValue {
-    fn get_value(self: &Arc<Self>, key: &JinjaValue) -> Option<JinjaValue> {
-        match key.as_str()? {
-            "text" => Some(JinjaValue::from(self.0.text.clone())),
-            "code" => Some(JinjaValue::from(self.0.code())),
-            "json" => self.0.json.as_ref().map(from_json),
-            field => self.0.json.as_ref()?.get(field).map(from_json),
+    /// Plain templates and what the engine makes of the same text.
+    const PLAIN: [&str; 18] = [
+        "{{ inputs.text }}",
+        "a {{ inputs.int }} b {{inputs.float}}\n",
+        "{{ inputs.yes }}{{ inputs.null }}{{ inputs.list }}{{ inputs.map }}",
+        "{{ inputs.map.a.b }}{{ inputs['map']['z'] }}",
+        "{{ inputs.map.gone }}",
+        "{{ inputs.gone }}",
+        "{{ inputs.text.x }}",
+        "{{ steps.a.output.text }}|{{ steps.a.output.code }}|{{ steps.a.output.n }}|{{ steps.a.output.json.s }}",
+        "{{ steps.a.output.gone }}",
+        "{{ steps.a.output }}",
+        "{{ steps.a }}",
+        "{{ steps.b.output.text }}",
+        "{{ steps.a.output.text.x }}",
+        "{{ files['x.txt'] }}{{ files[\"x.txt\"] }}",
+        "{{ secrets.T }}",
+        "{{ item.k }}{{ nobody }}",
+        "{ {{ item.k }} } }} {\r\n",
+        "{{ item }}",
+    ];
+
+    #[test]
+    fn plain_templates_give_what_the_engine_gives() {
+        for source in PLAIN {
+            let template = Template::compile(source).unwrap();
+            assert!(matches!(template.form, Form::Plain(_)), "{source} is plain");
+            let by_engine = render_compiled(&compiled(source).unwrap(), &names());
+            let by_engine = by_engine.map_err(|error| error.to_string());
+            assert_eq!(template.render(&names()).map_err(|error| error.to_string()), by_engine, "{source}");
         }
     }
-}
 
-fn from_json(value: impl serde::Serialize) -> JinjaValue {
-    JinjaValue::from(Serde(value))
+    #[test]
+    fn everything_that_a_step_gives_can_be_named() {
+        assert_eq!(text("{{ steps.a.output.text | trim | upper }}").unwrap(), "```\nCODE\n```");
+        assert_eq!(text("{{ steps.a.output.code }}").unwrap(), "code\n");
+        assert_eq!(text("{{ steps.a.output.json | tojson }}").unwrap(), r#"{"n":3,"s":"x","text":"no"}"#);
+        assert_eq!(text("{% for x in inputs.list %}{{ x }},{% endfor %}").unwrap(), "1,x,");
+        assert_eq!(
+            text("{{ inputs.list | join('-') }}{% if steps.a.output.n > 2 %}!{% endif %}").unwrap(),
+            "1-x!"
+        );
+        assert_eq!(text("{{ steps.a.output }}").unwrap(), "```\ncode\n```\n");
+    }
+
+    #[test]
+    fn json_in_a_text_is_not_escaped_for_web_pages() {
+        assert_eq!(text("{{ inputs.text | tojson }}").unwrap(), r#""t<&>""#);
+        assert_eq!(text("{{ inputs.list | tojson(indent=2) }}").unwrap(), "[\n  1,\n  \"x\"\n]");
+        assert!(text("{{ inputs.list | tojson(indnt=2) }}").is_err());
+    }
+
+    #[test]
+    fn a_sole_expression_is_the_value_and_not_its_text() {
+        assert_eq!(value("{{ inputs.list }}").unwrap(), json!([1, "x"]));
+        assert_eq!(value(" {{ inputs.map }} ").unwrap().to_string(), r#"{"z":1,"a":{"b":"deep"}}"#);
+        assert_eq!(value("{{ inputs.int + 1 }}").unwrap(), json!(8));
+        assert_eq!(value("{{ inputs.null }}").unwrap(), Value::Null);
+        assert_eq!(value("x{{ inputs.int }}").unwrap(), json!("x7"));
+        assert_eq!(value("{{ steps.a.output }}").unwrap()["n"], json!(3));
+        assert!(value("{{ inputs.map.gone }}").is_err());
+        assert!(value("{{ nobody }}").is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_with_its_line() {
+        let error = text("one\n{{ steps.b.output.text }}").unwrap_err();
+        assert_eq!(error.line, Some(2), "{error}");
+        assert!(Template::compile("{{ x").is_err());
+        assert!(Template::compile("{{ x | no_such_filter }}").and_then(|t| t.render(&names())).is_err());
+    }
+
+    #[test]
+    fn the_text_of_a_block_stays_as_it_is() {
+        assert_eq!(text("a\n{% if true %}\nb\n{% endif %}\n\n").unwrap(), "a\n\nb\n\n\n");
+        assert_eq!(text("{{ inputs.text }}\n").unwrap(), "t<&>\n");
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        let error = text("{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}");
+        assert!(error.unwrap_err().message.contains("fuel"));
+    }
+
+    #[test]
+    fn names_that_a_template_makes_itself_are_not_asked_for() {
+        let known = |source: &str| -> Vec<Reference> {
+            let found = Template::compile(source).unwrap().references();
+            found.into_iter().map(|found| found.reference).collect()
+        };
+        assert!(
+            known("{% set x = 1 %}{{ x }}{% for y in range(2) %}{{ y }}{{ loop.index }}{% endfor %}")
+                .is_empty()
+        );
+        assert_eq!(known("{{ item.x | default('y') }}"), [Reference::Local("item".to_owned())]);
+    }
 }
