@@ -7,8 +7,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use orch_core::{ExitCode, Failure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::Manifest;
 
 /// A wish is a few words; anything longer is none of ours.
 const SIZE_LIMIT: u64 = 64 * 1024;
@@ -39,11 +42,65 @@ pub(crate) enum Asked {
     Decide(Decided),
 }
 
+/// Why a decision is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecisionError {
+    #[error("the job {job} waits for no decision")]
+    NothingWaits { job: String },
+    #[error("the step {step} of the job {job} waits for no decision")]
+    NotAsked { job: String, step: String, waiting: Vec<String> },
+    #[error("{choice:?} is no choice at {step}")]
+    NotOffered { step: String, choice: String, choices: Vec<String> },
+}
+
+impl From<DecisionError> for Failure {
+    fn from(error: DecisionError) -> Self {
+        let failure = Failure::new(ExitCode::Usage, error.to_string());
+        match &error {
+            DecisionError::NothingWaits { job } => failure.hint(format!("llama-orch show {job}")),
+            DecisionError::NotAsked { waiting, .. } => {
+                failure.hint(format!("these wait: {}", waiting.join(", ")))
+            }
+            DecisionError::NotOffered { choices, .. } => {
+                failure.hint(format!("choose one of {}", choices.join(", ")))
+            }
+        }
+    }
+}
+
+/// Whether a run asks this, as its journal tells, and offers that choice.
+pub fn check_decision(run: &Manifest, step: &str, choice: &str) -> Result<(), DecisionError> {
+    let job = || run.job_id.clone();
+    let asked = || run.steps().iter().filter(|step| step.question.is_some());
+    let Some(question) = run.step(step).and_then(|step| step.question.as_ref()) else {
+        let waiting: Vec<String> = asked().map(|step| step.id.clone()).collect();
+        return Err(if waiting.is_empty() {
+            DecisionError::NothingWaits { job: job() }
+        } else {
+            DecisionError::NotAsked { job: job(), step: step.to_owned(), waiting }
+        });
+    };
+    if question.choices.iter().any(|offered| offered == choice) {
+        return Ok(());
+    }
+    let choices = question.choices.clone();
+    Err(DecisionError::NotOffered { step: step.to_owned(), choice: choice.to_owned(), choices })
+}
+
+/// Whether an answer for this gate is left and nobody has taken it up.
+pub fn decision_is_left(control: &Path, step: &str) -> bool {
+    control.join(decision_file(step)).is_file()
+}
+
 /// Leaves an answer for a gate. The last of several counts until one is taken up.
 pub fn leave_decision(control: &Path, decided: &Decided) -> io::Result<()> {
-    let digest = hex::encode(Sha256::digest(decided.step.as_bytes()));
-    let text = serde_json::to_vec(decided)?;
-    leave(control, &format!("{DECIDE}{}.json", &digest[..16]), &text)
+    leave(control, &decision_file(&decided.step), &serde_json::to_vec(decided)?)
+}
+
+/// Steps of maps and loops have names that are no file's.
+fn decision_file(step: &str) -> String {
+    let digest = hex::encode(Sha256::digest(step.as_bytes()));
+    format!("{DECIDE}{}.json", &digest[..16])
 }
 
 /// Leaves the wish that the run ends.

@@ -31,7 +31,9 @@ mod store;
 
 pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
-pub use control::{Decided, cancel_is_left, leave_cancel, leave_decision};
+pub use control::{
+    Decided, DecisionError, cancel_is_left, check_decision, decision_is_left, leave_cancel, leave_decision,
+};
 pub use event::{Event, EventType, Level};
 pub use journal::JournalError;
 pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
