@@ -13,6 +13,7 @@ mod canonical;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod control;
 mod event;
+mod files;
 mod journal;
 mod key;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
@@ -35,6 +36,7 @@ pub use control::{
     Decided, DecisionError, cancel_is_left, check_decision, decision_is_left, leave_cancel, leave_decision,
 };
 pub use event::{Event, EventType, Level};
+pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};
 pub use journal::JournalError;
 pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
 pub use manifest::{

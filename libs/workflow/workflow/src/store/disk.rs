@@ -1,7 +1,7 @@
 //! Whole files or none: written under a passing name, then given their own. Everything here may hold prompts, so it
 //! is for its owner only.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use orch_core::UnixMillis;
 use tempfile::NamedTempFile;
 
 /// Where files lie until they are whole. One folder, so that what a crash left is found without a search.
-const UNFINISHED: &str = ".tmp";
+pub(super) const UNFINISHED: &str = ".tmp";
 
 /// Nobody takes a day to write a file.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -117,9 +117,11 @@ fn sync_folder(_path: &Path) -> io::Result<()> {
 }
 
 /// Removes what a crash left unfinished a day ago. What cannot be removed is left for the next time.
-pub(crate) fn remove_forgotten(root: &Path, now: UnixMillis) {
-    let Ok(left) = std::fs::read_dir(root.join(UNFINISHED)) else { return };
-    for entry in left.flatten() {
+/// Only files whose names begin with `prefix` are meant.
+pub(crate) fn remove_forgotten(folder: &Path, prefix: &str, now: UnixMillis) {
+    let Ok(left) = std::fs::read_dir(folder) else { return };
+    let ours = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    for entry in left.flatten().filter(ours) {
         let written = entry.metadata().and_then(|metadata| metadata.modified());
         let written = written.ok().and_then(|written| written.duration_since(UNIX_EPOCH).ok());
         let written = written.map(|since_epoch| UnixMillis(since_epoch.as_millis() as i64));

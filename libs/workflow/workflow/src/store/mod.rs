@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use disk::Durability;
+pub(crate) use disk::remove_forgotten;
 use disk::{Placed, Unplaced, Unread, read_bounded};
 pub use entry::{Blob, Entry, Refusal, output_digest};
 use flights::Flights;
@@ -89,7 +90,7 @@ impl Store {
 
     /// Removes what crashed writers left a day ago or earlier. For those who are going to write.
     pub fn clean(&self) {
-        disk::remove_forgotten(&self.root, UnixMillis::now());
+        remove_forgotten(&self.root.join(disk::UNFINISHED), "", UnixMillis::now());
     }
 
     /// Where a key's entry lies or would lie.
