@@ -11,6 +11,7 @@ mod instances;
 mod observing;
 mod parsers;
 mod requests;
+mod runs;
 mod token;
 
 pub use config::*;
@@ -19,6 +20,7 @@ pub use engine::*;
 pub use instances::*;
 pub use observing::*;
 pub use requests::*;
+pub use runs::*;
 pub use token::*;
 
 /// Run many llama.cpp servers the way people run containers, behind one OpenAI- and Anthropic-compatible API.
@@ -119,6 +121,12 @@ pub enum Command {
     Requests(RequestsArguments),
     /// Send a captured request again, to another instance, and compare the answers
     Replay(ReplayArguments),
+    /// Show a workflow run: its steps, what they took, and what to do next
+    Show(ShowArguments),
+    /// Show the events of a workflow run
+    Tail(TailArguments),
+    /// List workflow runs, the newest first
+    Jobs,
     /// Check, show and change instance configs
     Config {
         #[command(subcommand)]

@@ -10,6 +10,7 @@ mod engine;
 mod events;
 mod health;
 mod init;
+mod jobs;
 mod logs;
 mod memory;
 mod node;
@@ -21,7 +22,9 @@ mod restart;
 mod rm;
 mod scale;
 mod service;
+mod show;
 mod stats;
+mod tail;
 mod token;
 mod unlock;
 mod up;
@@ -61,6 +64,9 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Requests(arguments) => requests::run(context, &arguments),
         Command::Replay(arguments) => replay::run(context, &arguments),
+        Command::Show(arguments) => show::run(context, &arguments),
+        Command::Tail(arguments) => tail::run(context, &arguments),
+        Command::Jobs => jobs::run(context),
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),

@@ -29,6 +29,7 @@ mod secrets;
 #[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod steps;
 mod store;
+mod views;
 
 pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
@@ -56,3 +57,4 @@ pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };
+pub use views::{JournalLine, RunStatus, RunSummary, RunView, Runs, SelectRunError, Tail, TailError};

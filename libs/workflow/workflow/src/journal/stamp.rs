@@ -46,6 +46,11 @@ impl Stamp {
     }
 }
 
+/// A moment as text.
+pub(crate) fn show(moment: UnixMicros) -> String {
+    String::from_utf8_lossy(Stamp::new().write(moment)).into_owned()
+}
+
 /// The moment that a line is stamped with.
 pub(crate) fn read_stamp(text: &str) -> Option<UnixMicros> {
     text.parse::<Timestamp>().ok().map(|moment| UnixMicros(moment.as_microsecond()))

@@ -1,12 +1,11 @@
 //! The manifest as `manifest.json` has it.
 
-use orch_core::UnixMicros;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{FileState, JobStatus, JournalEnd, Manifest, StepState, StepStatus};
-use crate::journal::stamp::Stamp;
+use crate::journal::stamp::show;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -19,7 +18,7 @@ struct Document<'a> {
     duration_s: Option<f64>,
     lives: u32,
     error: Option<&'a str>,
-    usage: serde_json::Value,
+    usage: Value,
     progress: Progress,
     /// Where the journal ends of which this was made: a longer journal knows more.
     journal: JournalEnd,
@@ -109,6 +108,11 @@ impl Manifest {
         text
     }
 
+    /// The same as a value, for whoever adds to it.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self.document()).expect("plain data with text keys always becomes JSON")
+    }
+
     /// All files by their paths in the run folder.
     pub(crate) fn artifacts(&self) -> Vec<String> {
         self.files.iter().map(|file| artifact(&self.project, &file.path)).collect()
@@ -161,8 +165,4 @@ fn failure(step: &StepState) -> FailureEntry<'_> {
         kind: failure.and_then(|failure| failure.kind),
         message: failure.map_or("", |failure| &failure.message),
     }
-}
-
-fn show(moment: UnixMicros) -> String {
-    String::from_utf8_lossy(Stamp::new().write(moment)).into_owned()
 }

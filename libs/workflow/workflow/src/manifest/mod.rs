@@ -120,6 +120,12 @@ impl Manifest {
         self.started_at.map(|_| self.lived_s + self.this_life_s())
     }
 
+    /// The same of a life that goes on: up to now.
+    pub fn duration_until(&self, now: UnixMicros) -> Option<f64> {
+        let until_now = self.life_began.map_or(0.0, |began| now.since(began).as_secs_f64());
+        self.started_at.map(|_| self.lived_s + until_now)
+    }
+
     fn this_life_s(&self) -> f64 {
         match (self.life_began, self.last_event) {
             (Some(began), Some(last)) => last.since(began).as_secs_f64(),

@@ -81,6 +81,12 @@ impl Lock {
     }
 }
 
+/// Whether somebody holds the lock this moment. Creates and changes nothing.
+pub(crate) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 /// What the text says; `None` where it says nothing, or cannot be read while the lock is held.
 pub(crate) fn holder(path: &Path) -> Option<Holder> {
     let mut text = Vec::new();

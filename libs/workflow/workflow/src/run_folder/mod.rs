@@ -22,7 +22,7 @@ pub use lock::Holder;
 pub(crate) const LAST: &str = "last";
 /// Inputs may be large; they are not endless.
 const LONGEST_INPUT: u64 = 256 * 1024 * 1024;
-const READ_AT_ONCE: usize = 256 * 1024;
+pub(crate) const READ_AT_ONCE: usize = 256 * 1024;
 
 /// A run's folder, held by this process: nobody else writes there while this lives.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl RunFolder {
     }
 
     fn lock(path: PathBuf, id: &JobId, command: &str) -> Result<Self, RunFolderError> {
-        let file = path.join("lock");
+        let file = lock_file(&path);
         match Lock::take(&file, command) {
             Ok(Some(lock)) => Ok(Self { path, id: id.clone(), cut_off: 0, _lock: lock }),
             Ok(None) => Err(RunFolderError::Held { id: id.clone(), holder: lock::holder(&file) }),
@@ -289,6 +289,10 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, RunFolderError> {
 
 pub(crate) fn journal(run: &Path) -> PathBuf {
     run.join("events.jsonl")
+}
+
+pub(crate) fn lock_file(run: &Path) -> PathBuf {
+    run.join("lock")
 }
 
 pub(crate) fn manifest(run: &Path) -> PathBuf {

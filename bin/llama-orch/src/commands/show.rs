@@ -1,0 +1,210 @@
+//! `show`: one run: its steps, what they took, and what to do next.
+
+use orch_core::{ByteCount, ExitCode, Failure, UnixMicros};
+use serde_json::{Value, json};
+use workflow::{FileState, JobId, JournalLine, RunStatus, RunView, Runs, StepState, StepStatus, TailError};
+
+use super::tail::shown;
+use crate::arguments::ShowArguments;
+use crate::context::Context;
+use crate::ending::{CommandResult, Ended};
+use crate::words::{command_line, or_dash, show_duration};
+
+const STEP_HEADINGS: [&str; 7] = ["STEP", "STATUS", "ATTEMPTS", "CACHE", "TOKENS", "DURATION", "FAILURE"];
+const FILE_HEADINGS: [&str; 4] = ["FILE", "SIZE", "TYPE", "SHA256"];
+/// Of a digest: what tells files apart.
+const SHOWN_DIGITS: usize = 12;
+
+pub(super) fn run(context: &Context, arguments: &ShowArguments) -> CommandResult {
+    let runs = Runs::new(context.home()?.runs());
+    let id = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
+    let view = runs.view(&id).map_err(Failure::from)?;
+    let events = if arguments.events { events(&runs, &id, &view)? } else { Vec::new() };
+    if context.printer.json() {
+        let document = document(&view, arguments.events.then_some(&events));
+        context.printer.document(&document)?;
+    } else {
+        show(context, arguments, &view, &events)?;
+    }
+    match view.damaged_line {
+        None => Ok(()),
+        Some(line) => {
+            context.talk.warning(&format!(
+                "line {line} of {} is damaged: what came after it is not shown",
+                view.path.join("events.jsonl").display()
+            ));
+            Err(Ended::Told(ExitCode::StateUnusable))
+        }
+    }
+}
+
+/// All events; those before the damage where there is some.
+fn events(runs: &Runs, id: &JobId, view: &RunView) -> Result<Vec<JournalLine>, Failure> {
+    let mut tail = runs.tail(id);
+    let mut events = Vec::new();
+    loop {
+        match tail.read() {
+            Ok(lines) if lines.is_empty() => return Ok(events),
+            Ok(lines) => events.extend(lines),
+            Err(TailError::Damaged { .. }) if view.damaged_line.is_some() => return Ok(events),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn document(view: &RunView, events: Option<&Vec<JournalLine>>) -> Value {
+    let mut document = view.to_json(UnixMicros::now());
+    document["next"] = json!(next(view));
+    if let Some(events) = events {
+        let parsed = |line: &JournalLine| serde_json::from_str::<Value>(&line.text).unwrap_or_default();
+        document["events"] = events.iter().map(parsed).collect();
+    }
+    document
+}
+
+fn show(
+    context: &Context,
+    arguments: &ShowArguments,
+    view: &RunView,
+    events: &[JournalLine],
+) -> CommandResult {
+    let printer = context.printer;
+    let manifest = &view.manifest;
+    printer.table(&STEP_HEADINGS, &manifest.steps().iter().map(step_cells).collect::<Vec<_>>())?;
+    printer.line("")?;
+    printer.pairs(&totals(view))?;
+    if arguments.files && !manifest.files().is_empty() {
+        printer.line("")?;
+        printer.table(&FILE_HEADINGS, &manifest.files().iter().map(file_cells).collect::<Vec<_>>())?;
+    }
+    if arguments.events && !events.is_empty() {
+        printer.line("")?;
+        for event in events {
+            printer.line(shown(context, event))?;
+        }
+    }
+    let next = next(view);
+    if !next.is_empty() {
+        printer.line("")?;
+        for command in next {
+            printer.line(format!("next: {command}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn step_cells(step: &StepState) -> Vec<String> {
+    vec![
+        step.id.clone(),
+        step.status.word().to_owned(),
+        step.attempts.to_string(),
+        or_dash(step.cache.map(workflow::CacheUse::word)),
+        step.tokens.to_string(),
+        or_dash(step.duration_s.map(show_seconds)),
+        why(step),
+    ]
+}
+
+/// Why a step is not what one would wish: the kind of its failure, or why it was not run.
+fn why(step: &StepState) -> String {
+    let failure = step.failure.as_ref().filter(|_| step.status != StepStatus::Succeeded);
+    if let Some(failure) = failure {
+        return or_dash(failure.kind);
+    }
+    or_dash(step.skipped.as_ref())
+}
+
+fn file_cells(file: &FileState) -> Vec<String> {
+    vec![
+        file.path.clone(),
+        ByteCount(file.size_bytes).to_string(),
+        or_dash(file.media_type.as_ref()),
+        file.sha256.get(..SHOWN_DIGITS).unwrap_or(&file.sha256).to_owned(),
+    ]
+}
+
+fn totals(view: &RunView) -> Vec<(&'static str, String)> {
+    let manifest = &view.manifest;
+    let (done, all) = manifest.progress();
+    let usage = manifest.usage;
+    let mut totals = vec![
+        ("job", view.id.to_string()),
+        ("project", manifest.project.clone()),
+        ("status", status(view)),
+        ("steps", format!("{done} of {all} done")),
+        ("tokens", format!("{} ({} in, {} out)", usage.total(), usage.prompt, usage.completion)),
+        ("duration", or_dash(view.duration_s(UnixMicros::now()).map(show_seconds))),
+        ("files", manifest.files().len().to_string()),
+        ("folder", view.path.display().to_string()),
+    ];
+    if let Some(error) = &manifest.error {
+        totals.insert(3, ("error", plain(error)));
+    }
+    for step in manifest.failed_steps() {
+        if let Some(failure) = &step.failure {
+            totals.push(("failed", plain(&format!("{}: {}", step.id, failure.message))));
+        }
+    }
+    for (step, question) in questions(view) {
+        totals.push((
+            "asks",
+            plain(&format!("{step}: {} ({})", question.message, question.choices.join(", "))),
+        ));
+    }
+    totals
+}
+
+fn status(view: &RunView) -> String {
+    match &view.holder {
+        Some(holder) => format!("{} by {holder}", view.status),
+        None => view.status.to_string(),
+    }
+}
+
+fn questions(view: &RunView) -> impl Iterator<Item = (&str, &workflow::Question)> {
+    let steps = view.manifest.steps().iter();
+    steps.filter_map(|step| step.question.as_ref().map(|question| (step.id.as_str(), question)))
+}
+
+/// Commands that lead on from here.
+fn next(view: &RunView) -> Vec<String> {
+    let id = view.id.as_str();
+    let mut next: Vec<String> = questions(view)
+        .map(|(step, question)| {
+            let choice = question.choices.first().map_or("approve", String::as_str);
+            command_line(&["llama-orch", "decide", id, step, choice])
+        })
+        .collect();
+    match view.status {
+        RunStatus::Running if next.is_empty() => next.push(command_line(&["llama-orch", "tail", "-f", id])),
+        RunStatus::Interrupted | RunStatus::Waiting | RunStatus::Failed | RunStatus::Cancelled => {
+            next.push(command_line(&["llama-orch", "run", "--resume", id]));
+        }
+        RunStatus::Running | RunStatus::Succeeded => {}
+    }
+    next
+}
+
+/// On its line, whatever a model put into it.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// `0.35s`, `4.2s`, `2m05s`.
+pub(super) fn show_seconds(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 1.0 => format!("{seconds:.2}s"),
+        seconds if seconds < 60.0 => format!("{seconds:.1}s"),
+        seconds => show_duration(std::time::Duration::from_secs_f64(seconds.min(1e15)).as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_as_exactly_as_they_are_worth() {
+        assert_eq!([0.0, 0.351, 4.25, 125.0].map(show_seconds), ["0.00s", "0.35s", "4.2s", "2m05s"]);
+    }
+}
