@@ -16,17 +16,14 @@ mod event;
 mod files;
 mod journal;
 mod key;
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod log;
 mod manifest;
 mod ports;
 mod recorder;
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod run;
 mod run_folder;
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
+mod scope;
 mod secrets;
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod steps;
 mod store;
 mod views;
@@ -52,7 +49,7 @@ pub use recorder::{
     FileEvent, JobFacts, ModelAnswered, Past, PastDecision, PastFile, PastOutcome, Recorder, SkipReason,
     StepResult, Succeeded, Tried,
 };
-pub use run::{Job, JobOptions, JobOutcome, Ports, SecretSource, Watch};
+pub use run::{Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
 pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,

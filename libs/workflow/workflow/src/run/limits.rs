@@ -35,11 +35,9 @@ enum Family {
     Pool,
 }
 
+/// What all steps of a lane need a place of.
 #[derive(Debug)]
-struct Lane {
-    wants: Wants,
-    limits: Vec<Arc<Limit>>,
-}
+struct Lane(Vec<Arc<Limit>>);
 
 #[derive(Debug)]
 struct Limit {
@@ -87,18 +85,13 @@ impl Limits {
         for (family, name) in named.chain(wants.pools.iter().map(|name| (Family::Pool, name))) {
             limits.extend(self.limit(family, name));
         }
-        self.lanes.push(Lane { wants: wants.clone(), limits });
+        self.lanes.push(Lane(limits));
         self.known.insert(wants.clone(), self.lanes.len() - 1);
         self.lanes.len() - 1
     }
 
-    /// What the steps of a lane want.
-    pub(crate) fn wants(&self, lane: usize) -> &Wants {
-        &self.lanes[lane].wants
-    }
-
     pub(crate) fn has_place(&self, lane: usize) -> bool {
-        self.lanes[lane].limits.iter().all(|limit| limit.has_place())
+        self.lanes[lane].0.iter().all(|limit| limit.has_place())
     }
 
     /// A place of everything that the lane wants. All or nothing, so two steps cannot wait for each other.
@@ -106,7 +99,7 @@ impl Limits {
         if !self.has_place(lane) {
             return None;
         }
-        let limits = self.lanes[lane].limits.clone();
+        let limits = self.lanes[lane].0.clone();
         for limit in &limits {
             limit.held.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,15 +1,48 @@
 //! A run: what it is given, and how it ends.
+//!
+//! [`run_job`] makes a [`driver::Driver`] and lets it run. The driver is spread over files by what it does:
+//! `opening` decides what becomes of a step whose turn has come, `attempts` what comes after one, `ending` what an
+//! end means, `expanding` does steps that are made of others, `durable` says when the journal reaches the disk.
+//! `nodes` is its state; `schedule`, `limits`, `retry`, `timers` and `facts` are pure and know nothing of it.
 
+mod attempts;
+mod driver;
+mod durable;
+mod ending;
+mod expanding;
+mod facts;
+mod gates;
 mod limits;
+mod nodes;
+mod opening;
+mod plan;
+mod publishing;
+mod results;
 mod retry;
 mod schedule;
+mod tasks;
+mod timers;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use orch_core::{ExitCode, Failure};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 use workflow_spec::JobSpec;
 
+use crate::files::{FileError, OutputFiles};
+use crate::journal::JournalError;
+use crate::manifest::Manifest;
+use crate::recorder::{Past, Recorder};
+use crate::run_folder::RunFolder;
+use crate::store::{Durability, Store};
 use crate::{AskModel, AskService, RunProgram, Serving};
+use driver::{Driver, Parts};
+use publishing::Publisher;
+use results::Results;
 
 /// A workflow with the values it runs on.
 #[derive(Clone)]
@@ -33,6 +66,8 @@ pub struct JobOptions {
     pub strict: bool,
     /// Stays while gates wait, rather than end with [`JobOutcome::Waiting`].
     pub keep_waiting: bool,
+    /// Where the workflow's file lies: what `cache: { key: seed-v2.1 }` takes the code's version of.
+    pub folder: Option<PathBuf>,
 }
 
 /// The world outside the run.
@@ -64,4 +99,69 @@ pub enum JobOutcome {
     Cancelled,
     /// Nothing can go on until somebody decides at a gate.
     Waiting,
+}
+
+/// The end of one life of a job.
+#[derive(Clone, Debug)]
+pub struct JobEnd {
+    pub outcome: JobOutcome,
+    /// Why, where it did not succeed.
+    pub error: Option<String>,
+    /// Of this life.
+    pub duration: Duration,
+    /// What is known of the job and its steps.
+    pub manifest: Manifest,
+}
+
+/// Why a run broke off. What its journal holds stays done.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot get {} onto the disk", path.display())]
+    Sync { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Files(#[from] FileError),
+    #[error("the run was interrupted while it ended")]
+    Interrupted,
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Journal(error) => error.into(),
+            RunError::Sync { ref source, .. } => {
+                Failure::new(ExitCode::General, format!("{error}: {source}")).hint(
+                    "see to the disk, then go on with `llama-orch run --resume`: what is done stays done",
+                )
+            }
+            RunError::Files(ref source) => {
+                let cause = std::error::Error::source(source).map(|cause| format!(": {cause}"));
+                Failure::new(ExitCode::General, format!("{error}{}", cause.unwrap_or_default()))
+            }
+            RunError::Interrupted => Failure::new(ExitCode::General, error.to_string())
+                .hint("go on with `llama-orch run --resume`"),
+        }
+    }
+}
+
+/// Runs a job in its folder until it ends, waits, or is cancelled. `past` is what earlier lives have left; `None`
+/// for a new job.
+pub async fn run_job(
+    folder: RunFolder,
+    past: Option<Past>,
+    job: Job,
+    store: Arc<Store>,
+    ports: Ports,
+    watch: Arc<dyn Watch>,
+    cancel: CancellationToken,
+) -> Result<JobEnd, RunError> {
+    let durability = if job.options.strict { Durability::Strict } else { Durability::Relaxed };
+    let files = OutputFiles::open(folder.path(), &job.spec.project, durability)?;
+    let own = Store::run(folder.cache());
+    let recorder = Recorder::open(folder, past.as_ref())?;
+    let past = past.unwrap_or_default();
+    let results = Results::new(store, own, durability, past.lives() > 0);
+    let publisher = Arc::new(Publisher::new(files));
+    Driver::new(Parts { job, ports, watch, past, recorder, results, publisher, cancel }).run().await
 }

@@ -8,8 +8,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use workflow_spec::Graph;
-
 /// How urgent a ready step is; more is sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Urgency {
@@ -25,16 +23,11 @@ pub(crate) struct ReadyQueue<T> {
     lanes: Vec<BinaryHeap<(Urgency, T)>>,
     /// The most urgent step of each lane that has any.
     heads: BTreeSet<(Urgency, usize)>,
-    length: usize,
 }
 
 impl<T: Ord> ReadyQueue<T> {
     pub(crate) const fn new() -> Self {
-        Self { lanes: Vec::new(), heads: BTreeSet::new(), length: 0 }
-    }
-
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.length == 0
+        Self { lanes: Vec::new(), heads: BTreeSet::new() }
     }
 
     pub(crate) fn push(&mut self, lane: usize, urgency: Urgency, step: T) {
@@ -44,7 +37,6 @@ impl<T: Ord> ReadyQueue<T> {
         let before = self.head(lane);
         self.lanes[lane].push((urgency, step));
         self.head_changed(lane, before);
-        self.length += 1;
     }
 
     /// Takes out the step to start next: the most urgent one whose lane has a place, or, where its model is not
@@ -65,7 +57,6 @@ impl<T: Ord> ReadyQueue<T> {
         let before = self.head(lane);
         let (urgency, step) = self.lanes[lane].pop()?;
         self.head_changed(lane, before);
-        self.length -= 1;
         Some((lane, urgency, step))
     }
 
@@ -87,108 +78,11 @@ const fn nearly_as_long(remaining: u64, longest: u64) -> bool {
     remaining.saturating_mul(10) >= longest.saturating_mul(9)
 }
 
-/// For each step the length of the longest path from it to the end. `cost` is what a step itself adds.
-pub(crate) fn remaining_paths(graph: &Graph, cost: impl Fn(usize) -> u64) -> Vec<u64> {
-    let mut remaining: Vec<u64> = vec![0; graph.steps.len()];
-    for index in needs_first(graph).into_iter().rev() {
-        let own = remaining[index].saturating_add(cost(index).max(1));
-        remaining[index] = own;
-        for &need in &graph.steps[index].needs {
-            remaining[need] = remaining[need].max(own);
-        }
-    }
-    remaining
-}
-
-/// All steps, each after those it needs.
-pub(crate) fn needs_first(graph: &Graph) -> Vec<usize> {
-    let dependents = dependents(graph);
-    let mut missing: Vec<usize> = graph.steps.iter().map(|step| step.needs.len()).collect();
-    let mut order: Vec<usize> = (0..missing.len()).filter(|index| missing[*index] == 0).collect();
-    let mut at = 0;
-    while let Some(&index) = order.get(at) {
-        at += 1;
-        for &dependent in &dependents[index] {
-            let dependent = dependent as usize;
-            missing[dependent] -= 1;
-            if missing[dependent] == 0 {
-                order.push(dependent);
-            }
-        }
-    }
-    order
-}
-
-/// For each step those that need it, in the file's order.
-pub(crate) fn dependents(graph: &Graph) -> Vec<Vec<u32>> {
-    let mut dependents = vec![Vec::new(); graph.steps.len()];
-    for (index, step) in graph.steps.iter().enumerate() {
-        for &need in &step.needs {
-            dependents[need].push(index as u32);
-        }
-    }
-    dependents
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use proptest::prelude::*;
-    use workflow_spec::{CachePolicy, Effect, PassStep, RetryPolicy, Step, StepKind};
 
     use super::*;
-
-    fn step(id: usize, needs: Vec<usize>) -> Arc<Step> {
-        let retry = RetryPolicy { max: 0, base: Duration::ZERO, cap: Duration::ZERO, on: Vec::new() };
-        Arc::new(Step {
-            id: format!("s{id}"),
-            kind: StepKind::Pass(PassStep { value: None }),
-            needs,
-            when: None,
-            otherwise: None,
-            map: None,
-            samples: None,
-            retry,
-            timeout: Duration::from_secs(600),
-            deadline: None,
-            cache: CachePolicy::OfKind,
-            on_error: None,
-            pools: Vec::new(),
-            secrets: Vec::new(),
-            effect: Effect::None,
-            files: Vec::new(),
-        })
-    }
-
-    /// Graphs whose steps stand in any order in the file.
-    fn graphs() -> impl Strategy<Value = Graph> {
-        let edges = proptest::collection::vec(any::<u32>(), 0..40);
-        let places = Just((0..12usize).collect::<Vec<_>>()).prop_shuffle();
-        (edges, places).prop_map(|(edges, places)| {
-            let mut needs = vec![Vec::new(); places.len()];
-            for edge in edges {
-                let (one, other) = (edge as usize % 12, (edge as usize / 12) % 12);
-                if one != other {
-                    needs[places[one.max(other)]].push(places[one.min(other)]);
-                }
-            }
-            let sorted = |mut needs: Vec<usize>| {
-                needs.sort_unstable();
-                needs.dedup();
-                needs
-            };
-            let steps = needs.into_iter().enumerate().map(|(id, needs)| step(id, sorted(needs)));
-            Graph { steps: steps.collect() }
-        })
-    }
-
-    fn longest_from(graph: &Graph, index: usize) -> u64 {
-        let dependents = dependents(graph);
-        let below = dependents[index].iter().map(|next| longest_from(graph, *next as usize));
-        1 + below.max().unwrap_or(0)
-    }
 
     fn urgency(remaining: u64, order: u64) -> Urgency {
         Urgency { remaining, order: Reverse(order) }
@@ -212,7 +106,7 @@ mod tests {
         assert_eq!(queue.take(|lane| lane == 1, |_| false).unwrap().2, "free");
         assert!(queue.take(|lane| lane == 1, |_| false).is_none());
         assert_eq!(queue.take(|_| true, |_| false).unwrap().2, "full");
-        assert!(queue.is_empty());
+        assert!(queue.take(|_| true, |_| false).is_none());
     }
 
     #[test]
@@ -226,26 +120,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_path_is_as_long_as_its_longest_way_to_the_end(graph in graphs()) {
-            let paths = remaining_paths(&graph, |_| 1);
-            for (index, path) in paths.iter().enumerate() {
-                prop_assert_eq!(*path, longest_from(&graph, index));
-            }
-        }
-
-        #[test]
-        fn every_step_stands_behind_its_needs(graph in graphs()) {
-            let order = needs_first(&graph);
-            prop_assert_eq!(order.len(), graph.steps.len());
-            let place = |index: usize| order.iter().position(|at| *at == index);
-            for (index, step) in graph.steps.iter().enumerate() {
-                for need in &step.needs {
-                    prop_assert!(place(*need) < place(index));
-                }
-            }
-        }
-
         /// Whatever is pushed and taken in whatever order: what comes out is what a plain search would find.
         #[test]
         fn the_most_urgent_step_with_a_place_comes_out(
@@ -265,7 +139,6 @@ mod tests {
                 let got = queue.take(has_place, |_| false).map(|(lane, urgency, _)| (urgency, lane));
                 prop_assert_eq!(got, wanted);
                 plain.retain(|step| Some(*step) != wanted);
-                prop_assert_eq!(queue.is_empty(), plain.is_empty());
             }
         }
     }

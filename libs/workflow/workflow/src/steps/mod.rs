@@ -6,6 +6,7 @@
 
 mod format;
 mod gate;
+mod model;
 mod program;
 mod service;
 mod sight;
@@ -18,11 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use workflow_spec::StepOutput;
 
 #[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use gate::Gate;
+pub(crate) use model::{AskAction, Place, Shape};
 #[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use program::ProgramAction;
 #[allow(unused_imports, reason = "the driver that uses it comes next")]
@@ -31,6 +34,7 @@ pub(crate) use service::ServiceAction;
 pub(crate) use sight::Sight;
 pub(crate) use working::Collected;
 
+use crate::key::Digest;
 use crate::run::Ports;
 use crate::{CallFailure, FinishReason, PortFuture, TokenUse};
 
@@ -46,8 +50,6 @@ pub(crate) trait Action: Send + Sync {
 
 /// The circumstances of one attempt.
 pub(crate) struct Attempt {
-    /// The step's id, with its place in maps and loops.
-    pub(crate) step: Arc<str>,
     /// From 1, through all candidates.
     pub(crate) number: u32,
     /// Which of an `llm` step's candidates is asked.
@@ -71,8 +73,6 @@ pub(crate) struct Performed {
     /// Files that a program left, for the step's own `files`.
     pub(crate) collected: Vec<Collected>,
     pub(crate) usage: TokenUse,
-    /// Requests made to a provider.
-    pub(crate) calls: u32,
     /// Whoever answered; empty for steps that ask no model.
     pub(crate) provider: String,
     pub(crate) model: String,
@@ -81,18 +81,28 @@ pub(crate) struct Performed {
     pub(crate) only_for_this_job: bool,
 }
 
-/// What an attempt tells while it goes on.
-#[derive(Clone, Debug)]
+/// What an attempt tells the driver while it goes on.
+#[derive(Debug)]
 pub(crate) enum Report {
-    /// A request to a model leaves now.
-    Asked { provider: String, model: String, prompt_tokens: u64, request_sha256: String },
+    /// A request to a model is about to leave. It waits until the journal says so.
+    Asking(Asking, oneshot::Sender<()>),
     /// It was answered, or not.
-    Answered { provider: String, duration: Duration, outcome: Result<Heard, CallFailure> },
+    Answered { provider: Arc<str>, duration: Duration, outcome: Result<AnswerFacts, CallFailure> },
+}
+
+/// A request, as the journal knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    pub(crate) provider: Arc<str>,
+    pub(crate) model: String,
+    /// An estimate: how many they are is known by the answer.
+    pub(crate) prompt_tokens: u64,
+    pub(crate) request_sha256: Digest,
 }
 
 /// The part of an answer that belongs into the journal.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct AnswerFacts {
     pub(crate) usage: TokenUse,
     pub(crate) first_token: Option<Duration>,
     pub(crate) finish: FinishReason,
@@ -113,8 +123,21 @@ impl Reports {
         Self { report: Arc::new(report), piece: Arc::new(piece) }
     }
 
-    pub(crate) fn report(&self, report: Report) {
-        (self.report)(report);
+    /// Returns when the journal holds that the request leaves.
+    pub(crate) async fn asking(&self, asking: Asking) {
+        let (written, is_written) = oneshot::channel();
+        (self.report)(Report::Asking(asking, written));
+        // A driver that is gone writes nothing any more, and ends this attempt.
+        let _driver_is_gone = is_written.await;
+    }
+
+    pub(crate) fn answered(
+        &self,
+        provider: Arc<str>,
+        duration: Duration,
+        outcome: Result<AnswerFacts, CallFailure>,
+    ) {
+        (self.report)(Report::Answered { provider, duration, outcome });
     }
 
     /// Text as it comes, for eyes only: nothing of it is kept.

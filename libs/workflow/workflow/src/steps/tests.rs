@@ -172,7 +172,6 @@ impl Scene {
     fn attempt(&self) -> Attempt {
         let world = Arc::new(self.world.clone());
         Attempt {
-            step: "step".into(),
             number: 1,
             candidate: 0,
             ports: Ports {

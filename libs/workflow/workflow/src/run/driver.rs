@@ -1,0 +1,364 @@
+//! The driver: one loop that owns the whole state of a run.
+//!
+//! It starts what can start, writes down what happened, and listens. Everything that takes time happens in tasks;
+//! they hold nothing of the run and tell the driver in one of the ways of [`Heard`]. Only the driver writes the
+//! journal, and before anything leaves (a request, a process) all that happened until then is in it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::durable::Durable;
+use super::facts::{Facts, Told};
+use super::limits::Limits;
+use super::nodes::{NodeRef, Scopes};
+use super::opening::InlineKeys;
+use super::plan::Plan;
+use super::publishing::{Published, Publisher};
+use super::results::Results;
+use super::schedule::ReadyQueue;
+use super::tasks::{Launch, Made};
+use super::timers::{Alarm, Timers};
+use super::{Job, JobEnd, JobOutcome, Ports, RunError, Watch};
+use crate::budget::Meter;
+use crate::control::Wish;
+use crate::recorder::{JobFacts, Past, Recorder};
+use crate::scope::WrittenFiles;
+use crate::steps::{Report, Shape};
+use crate::{CallFailure, Entry};
+
+/// So many steps may be opened before the driver writes and listens again.
+const BURST: usize = 512;
+/// What goes on after its attempt was given up gets so long to end.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+const MANIFEST_PACE: Duration = Duration::from_millis(250);
+
+/// All that a driver hears.
+pub(super) enum Heard {
+    /// An attempt tells of a request.
+    Reported(NodeRef, u32, Report),
+    /// An attempt has ended.
+    Attempted(NodeRef, u32, Result<Box<Made>, CallFailure>),
+    /// Whoever asked the same first has an answer, or none.
+    Followed(NodeRef, Option<Arc<Entry>>),
+    /// A step's files are in place, or are not.
+    Published(NodeRef, Published),
+    /// What is known of a model.
+    Facts(usize, Told),
+    /// What people have left in the run's folder.
+    Wished(Vec<Wish>),
+    /// The journal is on the disk up to here, or is not.
+    Synced(u64, io::Result<()>),
+    /// Something that was waited for is due.
+    Time,
+    /// The job is to end.
+    Cancelled,
+}
+
+pub(super) struct Driver {
+    pub(super) job: Job,
+    pub(super) ports: Ports,
+    pub(super) watch: Arc<dyn Watch>,
+    pub(super) past: Past,
+    pub(super) recorder: Recorder,
+    pub(super) durable: Durable,
+    pub(super) results: Results,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) written: Arc<WrittenFiles>,
+
+    pub(super) scopes: Scopes,
+    /// Steps that need no place.
+    pub(super) inline: VecDeque<NodeRef>,
+    /// Steps that wait for one.
+    pub(super) ready: ReadyQueue<NodeRef>,
+    pub(super) limits: Limits,
+    pub(super) facts: Facts,
+    pub(super) timers: Timers,
+    pub(super) inline_keys: InlineKeys,
+    pub(super) meter: Meter,
+    /// By the step's address: what is made once for a step, however often it runs.
+    pub(super) plans: HashMap<usize, Arc<Plan>>,
+    pub(super) shapes: HashMap<usize, Arc<Shape>>,
+
+    pub(super) launches: Vec<Launch>,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) alive: TaskTracker,
+    /// Wishes whose files go as soon as the journal holds what came of them.
+    pub(super) taken_up: Vec<Wish>,
+    /// Requests that leave as soon as the journal says so.
+    asking: Vec<oneshot::Sender<()>>,
+    inbox: mpsc::UnboundedReceiver<Heard>,
+    pub(super) tell: mpsc::UnboundedSender<Heard>,
+    cancel: CancellationToken,
+    pub(super) cancelled: Option<String>,
+    began: Instant,
+    manifest_at: Option<Instant>,
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) job: Job,
+    pub(super) ports: Ports,
+    pub(super) watch: Arc<dyn Watch>,
+    pub(super) past: Past,
+    pub(super) recorder: Recorder,
+    pub(super) results: Results,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (tell, inbox) = mpsc::unbounded_channel();
+        let files = parts.publisher.clone();
+        let meter = Meter::new(parts.job.spec.budget, parts.past.usage().total(), 0);
+        Self {
+            limits: Limits::new(parts.job.spec.limits.clone(), parts.job.options.concurrency),
+            durable: Durable::new(parts.job.options.strict),
+            job: parts.job,
+            ports: parts.ports,
+            watch: parts.watch,
+            past: parts.past,
+            recorder: parts.recorder,
+            results: parts.results,
+            publisher: parts.publisher,
+            written: Arc::new(WrittenFiles::new(move |path| files.text(path))),
+            scopes: Scopes::default(),
+            inline: VecDeque::new(),
+            ready: ReadyQueue::new(),
+            facts: Facts::default(),
+            timers: Timers::default(),
+            inline_keys: InlineKeys::default(),
+            meter,
+            plans: HashMap::new(),
+            shapes: HashMap::new(),
+            launches: Vec::new(),
+            tasks: JoinSet::new(),
+            alive: TaskTracker::new(),
+            taken_up: Vec::new(),
+            asking: Vec::new(),
+            inbox,
+            tell,
+            cancel: parts.cancel,
+            cancelled: None,
+            began: Instant::now(),
+            manifest_at: None,
+        }
+    }
+
+    /// The whole run.
+    pub(super) async fn run(mut self) -> Result<JobEnd, RunError> {
+        self.begin();
+        loop {
+            let all_opened = self.start_ready();
+            self.write_down()?;
+            if all_opened && let Some(outcome) = self.outcome() {
+                return self.end(outcome).await;
+            }
+            if all_opened {
+                let heard = self.listen().await;
+                self.hear(heard)?;
+            } else {
+                tokio::task::yield_now().await;
+                if self.cancel.is_cancelled() && self.cancelled.is_none() {
+                    self.hear(Heard::Cancelled)?;
+                }
+            }
+            while let Ok(heard) = self.inbox.try_recv() {
+                self.hear(heard)?;
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    fn begin(&mut self) {
+        let spec = self.job.spec.clone();
+        let steps: Vec<&str> = spec.graph.steps.iter().map(|step| step.id.as_str()).collect();
+        let facts = JobFacts {
+            project: &spec.project,
+            provider: &self.job.options.provider,
+            task: self.job.inputs.get("task").and_then(Value::as_str),
+            spec_sha256: &spec.sha256,
+            steps: &steps,
+        };
+        if self.past.lives() == 0 {
+            self.recorder.job_started(&facts);
+        } else {
+            self.recorder.job_resumed(&facts);
+        }
+        self.open_root();
+        self.watch_control();
+    }
+
+    /// Opens steps until none can start. `false` where it broke off to write and listen.
+    fn start_ready(&mut self) -> bool {
+        for _ in 0..BURST {
+            if let Some(node) = self.inline.pop_front() {
+                self.open(node);
+                continue;
+            }
+            let limits = &self.limits;
+            // Without somebody who knows what is loaded, everything is as good.
+            let Some((_, _, node)) = self.ready.take(|lane| limits.has_place(lane), |_| true) else {
+                return true;
+            };
+            self.open(node);
+        }
+        false
+    }
+
+    /// Everything that happened is in the journal before anything leaves.
+    fn write_down(&mut self) -> Result<(), RunError> {
+        self.flush()?;
+        for written in self.asking.drain(..) {
+            // An attempt that was given up does not wait any more.
+            let _nobody_waits = written.send(());
+        }
+        for wish in self.taken_up.drain(..) {
+            wish.done();
+        }
+        self.launch();
+        self.sync_if_due()
+    }
+
+    fn flush(&mut self) -> Result<(), RunError> {
+        let waiting = self.recorder.waiting();
+        if !waiting.is_empty() {
+            // The journal first, then those who look on.
+            let lines = waiting.to_vec();
+            self.recorder.flush()?;
+            self.watch.lines(&lines);
+            self.durable.written(self.recorder.written(), Instant::now());
+            self.manifest_at.get_or_insert_with(|| Instant::now() + MANIFEST_PACE);
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> Heard {
+        let due = [self.timers.next(), self.durable.due(), self.manifest_at].into_iter().flatten().min();
+        let time = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled(), if self.cancelled.is_none() => Heard::Cancelled,
+            Some(heard) = self.inbox.recv() => heard,
+            () = time => Heard::Time,
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) -> Result<(), RunError> {
+        match heard {
+            Heard::Reported(node, attempt, report) => self.reported(node, attempt, report),
+            Heard::Attempted(node, attempt, result) => self.attempted(node, attempt, result),
+            Heard::Followed(node, entry) => self.followed(node, entry),
+            Heard::Published(node, published) => self.published(node, published),
+            Heard::Facts(pair, told) => self.facts_told(pair, told),
+            Heard::Wished(wishes) => self.wished(wishes),
+            Heard::Synced(offset, result) => self.synced(offset, result)?,
+            Heard::Time => self.time_has_come()?,
+            Heard::Cancelled => self.cancel_job("the job was cancelled"),
+        }
+        Ok(())
+    }
+
+    fn time_has_come(&mut self) -> Result<(), RunError> {
+        let now = Instant::now();
+        while let Some(alarm) = self.timers.take_due(now) {
+            match alarm {
+                Alarm::Retry(node) => self.enqueue(node),
+            }
+        }
+        if self.manifest_at.is_some_and(|at| at <= now) {
+            self.manifest_at = None;
+            self.recorder.write_manifest_if_due(std::time::Instant::now())?;
+        }
+        Ok(())
+    }
+
+    /// A request leaves when the journal says so.
+    pub(super) fn let_go_when_written(&mut self, written: oneshot::Sender<()>) {
+        self.asking.push(written);
+    }
+
+    /// How the job has ended, if it has.
+    fn outcome(&self) -> Option<JobOutcome> {
+        let root = self.scopes.get(0)?;
+        if self.scopes.busy() > 0 {
+            return None;
+        }
+        if root.is_settled() {
+            return Some(match (&self.cancelled, &root.failure) {
+                (Some(_), _) => JobOutcome::Cancelled,
+                (None, Some(_)) => JobOutcome::Failed,
+                (None, None) => JobOutcome::Succeeded,
+            });
+        }
+        (!self.job.options.keep_waiting).then_some(JobOutcome::Waiting)
+    }
+
+    async fn end(mut self, outcome: JobOutcome) -> Result<JobEnd, RunError> {
+        self.tasks.shutdown().await;
+        self.alive.close();
+        if tokio::time::timeout(LAST_WAIT, self.alive.wait()).await.is_err() {
+            tracing::warn!(job = %self.recorder.folder().id(), "something that a step began has not ended");
+        }
+        let duration = self.began.elapsed();
+        let error = self.tell_end(outcome, duration);
+        self.flush()?;
+        let Self { mut recorder, results, .. } = self;
+        let written = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
+            recorder.sync()?;
+            recorder.write_manifest()?;
+            results.link_used();
+            Ok(recorder.manifest().clone())
+        });
+        let manifest = written.await.map_err(|_ended| RunError::Interrupted)??;
+        Ok(JobEnd { outcome, error, duration, manifest })
+    }
+
+    fn tell_end(&mut self, outcome: JobOutcome, duration: Duration) -> Option<String> {
+        let gates = self.scopes.deciding();
+        let gates: Vec<Arc<str>> = gates.into_iter().map(|at| self.scopes.node(at).id.clone()).collect();
+        if outcome != JobOutcome::Waiting {
+            for gate in &gates {
+                self.recorder.step_cancelled(gate, 1, "the job ended before anybody decided", Duration::ZERO);
+            }
+        }
+        let failure = self.scopes.get(0).and_then(|root| root.failure.as_ref());
+        let failed = failure.map(|failed| format!("step {} failed: {}", failed.step, failed.message));
+        match outcome {
+            JobOutcome::Succeeded => self.recorder.job_succeeded(duration),
+            JobOutcome::Waiting => {
+                let gates: Vec<&str> = gates.iter().map(|gate| &**gate).collect();
+                self.recorder.job_waiting(&gates, duration);
+            }
+            JobOutcome::Failed => self.recorder.job_failed(failed.as_deref().unwrap_or_default(), duration),
+            JobOutcome::Cancelled => {
+                self.recorder.job_cancelled(self.cancelled.as_deref().unwrap_or_default(), duration);
+                return self.cancelled.clone();
+            }
+        }
+        failed
+    }
+
+    pub(super) fn job_inputs(&self) -> Arc<Map<String, Value>> {
+        Arc::new(self.job.inputs.clone())
+    }
+
+    pub(super) fn run_path(&self) -> PathBuf {
+        self.recorder.folder().path().to_owned()
+    }
+}

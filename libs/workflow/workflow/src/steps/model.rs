@@ -1,0 +1,298 @@
+//! Steps that ask a model.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use workflow_spec::{FailureKind, LlmStep, Role, StepOutput};
+
+use super::sight::{Rendered, Sight, unusable};
+use super::{Action, AnswerFacts, Asking, Attempt, Performed, Reports};
+use crate::canonical::canonical;
+use crate::key::Digest;
+use crate::log::{LogStream, StepLog};
+use crate::{
+    Answer, AnswerPiece, CallFailure, ChatMessage, FinishReason, ModelFacts, ModelRequest, PortFuture,
+    TokenUse,
+};
+
+/// Of the reason why an answer does not fit, so much goes back to the model.
+const REASONS: usize = 5;
+
+/// One candidate, and what is known of its model.
+pub(crate) struct Place {
+    pub(crate) provider: Arc<str>,
+    /// As the workflow names it.
+    pub(crate) model: Option<String>,
+    pub(crate) facts: Arc<Result<ModelFacts, CallFailure>>,
+}
+
+/// What an answer must look like: the schema, compiled once for a step.
+pub(crate) struct Shape {
+    schema: Arc<Value>,
+    validator: jsonschema::Validator,
+}
+
+impl Shape {
+    pub(crate) fn compile(schema: &Arc<Value>) -> Result<Self, CallFailure> {
+        let validator = jsonschema::validator_for(schema).map_err(|error| {
+            CallFailure::new(FailureKind::Validation, format!("output.schema is no JSON Schema: {error}"))
+        })?;
+        Ok(Self { schema: schema.clone(), validator })
+    }
+
+    /// The answer as JSON that fits, or what is wrong with it.
+    fn read(&self, text: &str) -> Result<Value, String> {
+        let value = json_in(text).ok_or("it is not JSON")?;
+        let mut wrong = self.validator.iter_errors(&value);
+        let told: Vec<String> = wrong.by_ref().take(REASONS).map(|error| told(&error)).collect();
+        drop(wrong);
+        if told.is_empty() { Ok(value) } else { Err(told.join("; ")) }
+    }
+}
+
+fn told(error: &jsonschema::ValidationError<'_>) -> String {
+    let at = error.instance_path().to_string();
+    if at.is_empty() { error.to_string() } else { format!("at {at}: {error}") }
+}
+
+/// The JSON of an answer: the whole text, else its first fenced block.
+fn json_in(text: &str) -> Option<Value> {
+    serde_json::from_str(text.trim()).ok().or_else(|| {
+        let fenced = StepOutput::of_text(text);
+        serde_json::from_str(fenced.code().trim()).ok()
+    })
+}
+
+/// An `llm` step with every text rendered.
+pub(crate) struct AskAction {
+    places: Vec<Place>,
+    options: Vec<serde_json::Map<String, Value>>,
+    messages: Rendered<Vec<ChatMessage>>,
+    shape: Option<Arc<Shape>>,
+    repair: u32,
+    tools: Option<Value>,
+    sample: Option<u32>,
+}
+
+impl AskAction {
+    pub(crate) fn new(
+        llm: &LlmStep,
+        places: Vec<Place>,
+        shape: Option<Arc<Shape>>,
+        sight: &Sight,
+        sample: Option<u32>,
+    ) -> Result<Self, CallFailure> {
+        let messages = sight.render(|names| {
+            let message = |message: &workflow_spec::Message| {
+                let content = message.content.render(names).map_err(|error| unusable("prompt", &error))?;
+                Ok(ChatMessage { role: message.role, content })
+            };
+            llm.messages.iter().map(message).collect()
+        })?;
+        Ok(Self {
+            places,
+            options: llm.candidates.iter().map(|candidate| candidate.options.clone()).collect(),
+            messages,
+            shape,
+            repair: llm.output.as_ref().map_or(0, |output| output.repair),
+            tools: llm.tools.clone(),
+            sample,
+        })
+    }
+
+    async fn ask(&self, attempt: Attempt) -> Result<Performed, CallFailure> {
+        let mut conversation = Conversation::begin(self, &attempt)?;
+        let mut repairs = self.repair;
+        loop {
+            let answer = conversation.ask().await?;
+            match self.judge(&answer) {
+                Ok(output) => return Ok(conversation.performed(output, &answer)),
+                Err(Fault::Final(kind, message)) => return Err(conversation.failure(kind, message)),
+                Err(Fault::Repairable(why)) if repairs == 0 => {
+                    let message = format!("the answer does not fit the schema: {why}");
+                    return Err(conversation.failure(FailureKind::Schema, message));
+                }
+                Err(Fault::Repairable(why)) => {
+                    repairs -= 1;
+                    conversation.send_back(answer, &why);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, answer: &Answer) -> Result<StepOutput, Fault> {
+        if answer.finish == FinishReason::Refused {
+            let message = format!("the model refused to answer: {}", super::format::beginning(&answer.text));
+            return Err(Fault::Final(FailureKind::Validation, message));
+        }
+        if let Some(calls) = &answer.tool_calls {
+            let json = Some(json!({ "tool_calls": calls }));
+            return Ok(StepOutput { text: answer.text.clone(), json });
+        }
+        let Some(shape) = &self.shape else { return Ok(StepOutput::of_text(answer.text.clone())) };
+        if answer.finish == FinishReason::Length {
+            let message = "the token limit cut the answer before its JSON was whole; raise max_tokens";
+            return Err(Fault::Final(FailureKind::Schema, message.to_owned()));
+        }
+        let json = shape.read(&answer.text).map_err(Fault::Repairable)?;
+        Ok(StepOutput { text: answer.text.clone(), json: Some(json) })
+    }
+}
+
+/// What is wrong with an answer.
+enum Fault {
+    Final(FailureKind, String),
+    /// The model may do better when it is told.
+    Repairable(String),
+}
+
+impl Action for AskAction {
+    fn key_document(&self) -> Value {
+        let candidate = |(place, options): (&Place, &serde_json::Map<String, Value>)| match &*place.facts {
+            Ok(facts) => {
+                let mut candidate =
+                    json!({"provider": facts.provider_kind, "model": facts.model, "options": options});
+                if let Some(digest) = &facts.digest {
+                    candidate["digest"] = digest.clone().into();
+                }
+                candidate
+            }
+            Err(_) => json!({"unknown": [place.provider.as_ref(), place.model], "options": options}),
+        };
+        let message = |message: &ChatMessage| json!({"role": role(message.role), "content": message.content});
+        let mut document = json!({
+            "v": 1,
+            "kind": "llm",
+            "candidates": self.places.iter().zip(&self.options).map(candidate).collect::<Vec<_>>(),
+            "messages": self.messages.shown.iter().map(message).collect::<Vec<_>>(),
+        });
+        if let Some(shape) = &self.shape {
+            document["schema"] = Value::clone(&shape.schema);
+        }
+        if let Some(tools) = &self.tools {
+            document["tools"] = tools.clone();
+        }
+        if let Some(sample) = self.sample {
+            document["sample"] = sample.into();
+        }
+        document
+    }
+
+    fn perform(self: Arc<Self>, attempt: Attempt) -> PortFuture<Result<Performed, CallFailure>> {
+        Box::pin(async move { self.ask(attempt).await })
+    }
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+    }
+}
+
+/// Question, answer, and further questions until the answer fits.
+struct Conversation<'a> {
+    action: &'a AskAction,
+    attempt: &'a Attempt,
+    provider: Arc<str>,
+    request: ModelRequest,
+    ear: Arc<Ear>,
+    usage: TokenUse,
+}
+
+impl<'a> Conversation<'a> {
+    fn begin(action: &'a AskAction, attempt: &'a Attempt) -> Result<Self, CallFailure> {
+        let place = &action.places[attempt.candidate];
+        let model = place.facts.as_ref().as_ref().map_err(Clone::clone)?.model.clone();
+        let (messages, secrets) = action.messages.revealed.clone()?;
+        let log = StepLog::new(&attempt.log, &secrets);
+        let ear = Ear { reports: attempt.reports.clone(), log: Mutex::new(log.stream()) };
+        let request = ModelRequest {
+            provider: place.provider.to_string(),
+            model,
+            messages,
+            options: action.options[attempt.candidate].clone(),
+            schema: action.shape.as_ref().map(|shape| shape.schema.clone()),
+            tools: action.tools.clone(),
+        };
+        let provider = place.provider.clone();
+        Ok(Self { action, attempt, provider, request, ear: Arc::new(ear), usage: TokenUse::default() })
+    }
+
+    async fn ask(&mut self) -> Result<Answer, CallFailure> {
+        self.attempt.reports.asking(self.told_of_request()).await;
+        let began = Instant::now();
+        let answered = self.attempt.ports.models.ask(self.request.clone(), self.ear.clone()).await;
+        let outcome = match &answered {
+            Ok(answer) => Ok(AnswerFacts {
+                usage: answer.usage,
+                first_token: answer.first_token,
+                finish: answer.finish,
+            }),
+            Err(failure) => Err(failure.clone()),
+        };
+        self.attempt.reports.answered(self.provider.clone(), began.elapsed(), outcome);
+        let cost = answered.as_ref().map_or_else(|failure| failure.usage, |answer| answer.usage);
+        self.usage.add(cost);
+        answered.map_err(|failure| CallFailure { usage: self.usage, ..failure })
+    }
+
+    fn told_of_request(&self) -> Asking {
+        let request = &self.request;
+        let bytes: usize = request.messages.iter().map(|message| message.content.len()).sum();
+        // Without secrets: what the journal holds can be tried out against guesses.
+        let shown = self.action.messages.shown.iter().map(|message| message.content.as_str());
+        let repairs = request.messages[self.action.messages.shown.len()..].iter();
+        let texts: Vec<&str> = shown.chain(repairs.map(|message| message.content.as_str())).collect();
+        let document = json!({"model": request.model, "options": request.options, "texts": texts});
+        Asking {
+            provider: self.provider.clone(),
+            model: request.model.clone(),
+            prompt_tokens: bytes.div_ceil(4) as u64,
+            request_sha256: Digest::of(&canonical(&document)),
+        }
+    }
+
+    fn send_back(&mut self, answer: Answer, why: &str) {
+        let again = format!(
+            "Your answer cannot be used: {why}. Answer again, with nothing but JSON that fits the schema."
+        );
+        self.request.messages.push(ChatMessage { role: Role::Assistant, content: answer.text });
+        self.request.messages.push(ChatMessage { role: Role::User, content: again });
+    }
+
+    fn performed(self, output: StepOutput, answer: &Answer) -> Performed {
+        let output = match &self.action.messages.revealed {
+            Ok((_, secrets)) => secrets.filter_output(output),
+            Err(_) => output,
+        };
+        Performed {
+            output,
+            usage: self.usage,
+            provider: self.provider.to_string(),
+            model: self.request.model,
+            finish: Some(answer.finish),
+            only_for_this_job: answer.finish == FinishReason::Length,
+            ..Performed::default()
+        }
+    }
+
+    fn failure(&self, kind: FailureKind, message: String) -> CallFailure {
+        CallFailure { usage: self.usage, ..CallFailure::new(kind, message) }
+    }
+}
+
+/// Hears an answer: into the step's log, and to whoever looks on.
+struct Ear {
+    reports: Reports,
+    log: Mutex<LogStream>,
+}
+
+impl AnswerPiece for Ear {
+    fn piece(&self, text: &str) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).write(text.as_bytes());
+        self.reports.piece(text);
+    }
+}

@@ -1,0 +1,111 @@
+//! Attempts that fail, and what that does to the rest.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use workflow::{CallFailure, EventType, JobOutcome};
+use workflow_spec::FailureKind;
+
+use crate::support::{Act, Home, Model, prompt};
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_may_be_made_again_is_after_the_time_that_was_asked_for() {
+    let home = Home::new();
+    let model = Model::new(|_, before| match before {
+        0 => {
+            let mut failure = CallFailure::new(FailureKind::RateLimit, "slow down");
+            failure.retry_after = Some(Duration::from_secs(7));
+            Act { answer: Err(failure), ..Act::say("") }
+        }
+        1 => Act::fail(FailureKind::Connect),
+        _ => Act::say("at last"),
+    });
+    let spec = "version: 1\nproject: p\nsteps:\n  a: { llm: { model: m, prompt: a } }\n";
+    let began = Instant::now();
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Succeeded);
+    assert_eq!(model.calls(), 3);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_secs(8) && waited < Duration::from_secs(10), "{waited:?}");
+    assert_eq!(home.data("one", EventType::StepRetrying, "a")["kind"], "connect");
+    assert_eq!(home.data("one", EventType::StepSucceeded, "a")["provider_calls"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_an_end_is_ended_and_the_next_candidate_asked() {
+    let home = Home::new();
+    let model = Model::new(|request, _| match request.provider.as_str() {
+        "near" => Act::say("never").after(3_600_000),
+        _ => Act::say("from afar"),
+    });
+    let spec = r#"
+version: 1
+project: p
+models: { m: [ { provider: near, model: a }, { provider: far, model: b, on: [timeout] } ] }
+steps:
+  a: { llm: { model: m, prompt: a }, timeout: 3s }
+"#;
+    let began = Instant::now();
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Succeeded, "{:?}", end.error);
+    assert!(began.elapsed() < Duration::from_secs(4));
+    assert_eq!(home.data("one", EventType::StepRetrying, "a")["kind"], "timeout");
+    assert_eq!(home.data("one", EventType::LlmRequest, "a")["provider"], "far");
+}
+
+const TWO_WAYS: &str = r#"
+version: 1
+project: p
+limits: { steps: 2 }
+on_error: ON_ERROR
+steps:
+  bad: { llm: { model: m, prompt: bad } }
+  after_bad: { llm: { model: m, prompt: "{{ steps.bad.output.text }}" } }
+  slow: { llm: { model: m, prompt: slow } }
+  after_slow: { llm: { model: m, prompt: "then {{ steps.slow.output.text }}" } }
+"#;
+
+/// The events with which the steps have ended, and the job.
+async fn ends(on_error: &str) -> Vec<String> {
+    let home = Home::new();
+    let model = Model::new(|request, _| match prompt(request) {
+        "bad" => Act::fail(FailureKind::Auth).after(10),
+        _ => Act::say("well").after(100),
+    });
+    let end = home.run("one", &TWO_WAYS.replace("ON_ERROR", on_error), &model).await;
+    assert_eq!(end.outcome, JobOutcome::Failed);
+    assert!(end.error.unwrap().contains("bad"));
+    let events = home.events("one");
+    let ended = |event: &&workflow::Event| event.kind.ends_step() || event.kind.ends_job();
+    let mut words: Vec<String> = events
+        .iter()
+        .filter(ended)
+        .map(|event| format!("{} {}", event.kind.word(), event.step.as_deref().unwrap_or_default()))
+        .collect();
+    words.sort();
+    words
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_what_runs_finishes_and_nothing_else_begins() {
+    let expected = ["job.failed ", "step.failed bad", "step.skipped after_bad", "step.succeeded slow"];
+    assert_eq!(ends("drain").await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_may_end_everything_at_once() {
+    let expected = ["job.failed ", "step.cancelled slow", "step.failed bad", "step.skipped after_bad"];
+    assert_eq!(ends("cancel").await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_may_leave_alone_what_does_not_need_it() {
+    let expected = [
+        "job.failed ",
+        "step.failed bad",
+        "step.skipped after_bad",
+        "step.succeeded after_slow",
+        "step.succeeded slow",
+    ];
+    assert_eq!(ends("continue").await, expected);
+}

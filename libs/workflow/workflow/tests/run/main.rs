@@ -1,0 +1,7 @@
+//! Whole runs in a folder of their own, with a model that answers as it is told.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod failing;
+mod plain;
+mod support;
