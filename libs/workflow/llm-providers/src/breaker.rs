@@ -18,7 +18,14 @@ const SILENT: Duration = Duration::from_secs(30);
 
 /// The state machine; it is told the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Circuit {
+pub(crate) struct Circuit {
+    state: State,
+    /// How many requests have tried so far; the number tells the present one from one that was forgotten.
+    tries: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
     Closed {
         /// In a row.
         failures: u32,
@@ -33,56 +40,61 @@ pub(crate) enum Circuit {
     },
 }
 
+/// Which try a request is, if it is one.
+type Try = Option<u64>;
+
 /// Whether a request may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    Go {
-        /// It is the one that tries.
-        probe: bool,
-    },
+    Go(Try),
     /// Not before this time has passed.
     Wait(Duration),
 }
 
 impl Circuit {
-    pub(crate) const NEW: Circuit = Circuit::Closed { failures: 0 };
+    pub(crate) const NEW: Circuit = Circuit { state: State::Closed { failures: 0 }, tries: 0 };
 
     pub(crate) fn admit(&mut self, now: Instant) -> Admission {
-        match *self {
-            Self::Closed { .. } => Admission::Go { probe: false },
-            Self::Open { until, .. } if now < until => Admission::Wait(until - now),
-            Self::Open { pause, .. } => {
-                *self = Self::HalfOpen { pause };
-                Admission::Go { probe: true }
+        match self.state {
+            State::Closed { .. } => Admission::Go(None),
+            State::Open { until, .. } if now < until => Admission::Wait(until - now),
+            State::Open { pause, .. } => {
+                self.state = State::HalfOpen { pause };
+                self.tries += 1;
+                Admission::Go(Some(self.tries))
             }
-            Self::HalfOpen { .. } => Admission::Wait(WHILE_TRYING),
+            State::HalfOpen { .. } => Admission::Wait(WHILE_TRYING),
         }
     }
 
     /// The provider answered, if only to refuse.
     pub(crate) fn lives(&mut self) {
-        *self = Self::NEW;
+        self.state = State::Closed { failures: 0 };
     }
 
-    pub(crate) fn failed(&mut self, now: Instant, probe: bool) {
-        match *self {
-            Self::Closed { failures } if failures + 1 < FAILURES => {
-                *self = Self::Closed { failures: failures + 1 };
+    pub(crate) fn failed(&mut self, now: Instant, attempt: Try) {
+        match self.state {
+            State::Closed { failures } if failures + 1 < FAILURES => {
+                self.state = State::Closed { failures: failures + 1 };
             }
-            Self::Closed { .. } => *self = Self::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
-            Self::HalfOpen { pause } if probe => {
+            State::Closed { .. } => {
+                self.state = State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE };
+            }
+            State::HalfOpen { pause } if attempt == Some(self.tries) => {
                 let pause = (pause * 2).min(LONGEST_PAUSE);
-                *self = Self::Open { until: now + pause, pause };
+                self.state = State::Open { until: now + pause, pause };
             }
             // A request from before the circuit opened tells nothing new.
-            Self::HalfOpen { .. } | Self::Open { .. } => {}
+            State::HalfOpen { .. } | State::Open { .. } => {}
         }
     }
 
-    /// The request that tried was taken back before it could tell anything: the next one tries.
-    pub(crate) fn unknown(&mut self, now: Instant, probe: bool) {
-        if let (Self::HalfOpen { pause }, true) = (*self, probe) {
-            *self = Self::Open { until: now, pause };
+    /// A request was taken back before it could tell anything. If it was the one that tried, the next one tries.
+    pub(crate) fn unknown(&mut self, now: Instant, attempt: Try) {
+        if let State::HalfOpen { pause } = self.state
+            && attempt == Some(self.tries)
+        {
+            self.state = State::Open { until: now, pause };
         }
     }
 }
@@ -100,8 +112,8 @@ impl Breaker {
     pub(crate) fn admit(&self) -> Result<Passage, Duration> {
         let now = Instant::now();
         match self.with(|circuit| circuit.admit(now)) {
-            Admission::Go { probe } => {
-                Ok(Passage { breaker: self.clone(), probe, began: now, heard: false, over: false })
+            Admission::Go(attempt) => {
+                Ok(Passage { breaker: self.clone(), attempt, began: now, heard: false, over: false })
             }
             Admission::Wait(wait) => Err(wait),
         }
@@ -116,7 +128,7 @@ impl Breaker {
 #[derive(Debug)]
 pub(crate) struct Passage {
     breaker: Breaker,
-    probe: bool,
+    attempt: Try,
     began: Instant,
     heard: bool,
     over: bool,
@@ -131,10 +143,10 @@ impl Passage {
     /// How it ended; `None` is well.
     pub(crate) fn end(mut self, failure: Option<FailureKind>) {
         self.over = true;
-        let probe = self.probe;
+        let attempt = self.attempt;
         self.breaker.with(|circuit| match failure {
             Some(FailureKind::Connect | FailureKind::Timeout | FailureKind::Overloaded) => {
-                circuit.failed(Instant::now(), probe);
+                circuit.failed(Instant::now(), attempt);
             }
             _ => circuit.lives(),
         });
@@ -146,13 +158,13 @@ impl Drop for Passage {
         if self.over {
             return;
         }
-        let (now, probe) = (Instant::now(), self.probe);
+        let (now, attempt) = (Instant::now(), self.attempt);
         let silent = !self.heard && now.saturating_duration_since(self.began) >= SILENT;
         self.breaker.with(|circuit| {
             if silent {
-                circuit.failed(now, probe);
+                circuit.failed(now, attempt);
             } else {
-                circuit.unknown(now, probe);
+                circuit.unknown(now, attempt);
             }
         });
     }
@@ -261,39 +273,39 @@ mod tests {
             let begin = Instant::now();
             let mut now = begin;
             let mut circuit = Circuit::NEW;
-            let mut flying: Vec<bool> = Vec::new();
+            let mut flying: Vec<Try> = Vec::new();
             let mut failures_in_a_row = 0;
             for deed in deeds {
                 match deed {
                     Deed::Ask => match circuit.admit(now) {
-                        Admission::Go { probe } => flying.push(probe),
+                        Admission::Go(attempt) => flying.push(attempt),
                         Admission::Wait(wait) => prop_assert!(!wait.is_zero() && wait <= LONGEST_PAUSE),
                     },
                     Deed::End(place, how) if place < flying.len() => {
-                        let probe = flying.remove(place);
+                        let attempt = flying.remove(place);
                         match how {
                             0 => { circuit.lives(); failures_in_a_row = 0; }
-                            1 => { circuit.failed(now, probe); failures_in_a_row += 1; }
-                            _ => circuit.unknown(now, probe),
+                            1 => { circuit.failed(now, attempt); failures_in_a_row += 1; }
+                            _ => circuit.unknown(now, attempt),
                         }
                     }
                     Deed::End(..) => {}
                     Deed::Pass(seconds) => now += Duration::from_secs(seconds),
                 }
-                if matches!(circuit, Circuit::Open { .. }) {
+                if matches!(circuit.state, State::Open { .. }) {
                     prop_assert!(failures_in_a_row >= FAILURES, "opened too early");
                 }
-                if matches!(circuit, Circuit::HalfOpen { .. }) {
-                    prop_assert_eq!(flying.iter().filter(|probe| **probe).count(), 1, "somebody tries");
+                if matches!(circuit.state, State::HalfOpen { .. }) {
+                    prop_assert_eq!(flying.iter().filter(|attempt| **attempt == Some(circuit.tries)).count(), 1, "one tries");
                 }
             }
             // Once all requests have ended, the longest pause is enough.
-            for probe in flying {
-                circuit.unknown(now, probe);
+            for attempt in flying {
+                circuit.unknown(now, attempt);
             }
             now += LONGEST_PAUSE;
             let admitted = circuit.admit(now);
-            prop_assert!(matches!(admitted, Admission::Go { .. }), "it sticks");
+            prop_assert!(matches!(admitted, Admission::Go(_)), "it sticks");
         }
     }
 }
