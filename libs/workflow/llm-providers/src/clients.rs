@@ -26,14 +26,14 @@ impl Clients {
     /// The client for this address.
     pub(crate) fn client(&self, url: &Url) -> Result<&Client, reqwest::Error> {
         match url.scheme() {
-            "https" => made(&self.tls, || builder().build()),
-            _ if is_here(url) => made(&self.here, || without_tls(builder()).no_proxy().build()),
-            _ => made(&self.plain, || without_tls(builder()).build()),
+            "https" => first_made(&self.tls, || builder().build()),
+            _ if is_here(url) => first_made(&self.here, || without_tls(builder()).no_proxy().build()),
+            _ => first_made(&self.plain, || without_tls(builder()).build()),
         }
     }
 }
 
-fn made(
+pub(crate) fn first_made(
     place: &OnceLock<Client>,
     make: impl FnOnce() -> Result<Client, reqwest::Error>,
 ) -> Result<&Client, reqwest::Error> {

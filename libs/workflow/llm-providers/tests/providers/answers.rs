@@ -26,7 +26,7 @@ async fn every_protocol_streams_text_and_tells_tokens_and_why_it_ended() {
 
 #[tokio::test]
 async fn characters_that_are_cut_between_packets_are_whole_again() {
-    let script = Script { split_bytes: 1, ..Script::default() }.answer("", "é世🌍");
+    let script = Script { split_bytes: 3, ..Script::default() }.answer("", "é世🌍");
     let fake = FakeProvider::start(script);
     let providers = providers(&fake.url());
     for name in ALL {
