@@ -55,7 +55,7 @@ pub use loaded::{EffectiveValue, LoadedInstance, Origin, save};
 pub use log_files::log_path;
 pub use memory::{MemoryEstimate, MemoryShare, Place, estimate_memory};
 pub use migration::{Change, ConfigPlan, KnownInstance, MigrationPlan, plan_migration};
-pub use model_file::{check_model, resolve_model_path};
+pub use model_file::{check_model, resolve_model_path, weight_files};
 pub use patch::{create_from, refuse_claimed_port};
 pub use schema::json_schema;
 pub use template::{TEMPLATES, Template, find_template};

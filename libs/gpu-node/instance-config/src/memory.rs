@@ -169,7 +169,8 @@ fn file_size(model: &Path) -> Option<u64> {
 /// More parts than any model has.
 const MOST_PARTS: u32 = 1000;
 
-fn parts_of(model: &Path) -> Option<Vec<PathBuf>> {
+/// All parts of a model whose name says that it has some.
+pub(crate) fn parts_of(model: &Path) -> Option<Vec<PathBuf>> {
     let stem = model.file_stem()?.to_str()?;
     let extension = model.extension()?.to_str()?;
     let (front, count) = stem.rsplit_once("-of-")?;
@@ -183,16 +184,18 @@ fn parts_of(model: &Path) -> Option<Vec<PathBuf>> {
     Some((1..=count).map(part).collect())
 }
 
-/// Files that are loaded beside the model.
+/// The size of the files that are loaded beside the model.
 fn companions(config: &InstanceConfig, home: &HomeLayout) -> u64 {
+    let size = |path: PathBuf| Some(std::fs::metadata(path).ok()?.len());
+    companion_files(config, home).filter_map(size).fold(0, u64::saturating_add)
+}
+
+/// Files that are loaded beside the model.
+pub(crate) fn companion_files(config: &InstanceConfig, home: &HomeLayout) -> impl Iterator<Item = PathBuf> {
     const FLAGS: [&[&str]; 3] =
         [&["--mmproj", "-mm"], &["--model-draft", "-md", "--spec-draft-model"], &["--lora"]];
-    let size = |flags: &&[&str]| {
-        let path = last_value(&config.args, flags)?;
-        // A path as the engine reads it: from its working folder, which is the home.
-        Some(std::fs::metadata(home.root().join(path)).ok()?.len())
-    };
-    FLAGS.iter().filter_map(size).fold(0, u64::saturating_add)
+    // A path as the engine reads it: from its working folder, which is the home.
+    FLAGS.iter().filter_map(|flags| Some(home.root().join(last_value(&config.args, flags)?)))
 }
 
 /// Layers on devices, of all: the output counts as one more.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use orch_core::{ExitCode, Failure, HomeLayout};
 
 use crate::InstanceConfig;
+use crate::memory::{companion_files, parts_of};
 
 /// Where the model of the config in `config_file` lies: relative paths start from that file's folder, then from the home. A file that is in neither
 /// place is named as the home would hold it. References (`hf:owner/repo:file.gguf`) name a file of the home's models.
@@ -22,6 +23,15 @@ pub fn resolve_model_path(config: &InstanceConfig, config_file: &Path, home: &Ho
         .flat_map(|base| [base.join(written), base.join(native_path(written))])
         .find(|path| path.is_file())
         .unwrap_or_else(|| home.root().join(native_path(written)))
+}
+
+/// Every file that an instance's answers come from: the model with all its parts, and what is loaded beside it. They
+/// need not be there.
+pub fn weight_files(config: &InstanceConfig, config_file: &Path, home: &HomeLayout) -> Vec<PathBuf> {
+    let model = resolve_model_path(config, config_file, home);
+    let mut files = parts_of(&model).unwrap_or_else(|| vec![model]);
+    files.extend(companion_files(config, home));
+    files
 }
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {

@@ -24,6 +24,7 @@ mod refused_schemas;
 mod services;
 mod setting;
 mod waits;
+mod weights;
 mod wording;
 
 pub use access::{Access, Token};

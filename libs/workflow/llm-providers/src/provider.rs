@@ -16,6 +16,7 @@ use crate::exchange::{Exchange, Failed};
 use crate::hold::Holds;
 use crate::refused_schemas::RefusedSchemas;
 use crate::setting::{ProviderKind, ProviderSetting};
+use crate::weights::digest;
 
 /// How long the list of models may take that helps whoever asked for a model that is not there.
 const HINT_LIMIT: Duration = Duration::from_secs(2);
@@ -151,7 +152,15 @@ impl Provider {
             Some(model) => model.to_owned(),
             None => self.first_model().await?,
         };
-        Ok(ModelFacts { provider_kind: kind.word().to_owned(), model, digest: None })
+        let digest = self.digest(&model).await;
+        Ok(ModelFacts { provider_kind: kind.word().to_owned(), model, digest })
+    }
+
+    /// Identifies the weights, where their files are known. Files that cannot be read are not known.
+    async fn digest(&self, model: &str) -> Option<String> {
+        let (find, model) = (self.setting.weights.clone()?, model.to_owned());
+        let read = tokio::task::spawn_blocking(move || digest(&find(&model)?).ok());
+        read.await.ok().flatten()
     }
 
     async fn first_model(&self) -> Result<String, CallFailure> {

@@ -1,6 +1,7 @@
 //! What is known of a provider before it is asked.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use workflow::CallFailure;
@@ -72,7 +73,11 @@ pub struct ProviderSetting {
     /// Only for kinds that speak OpenAI's protocol; a step's option `api` goes before it.
     pub api: Api,
     pub(crate) access: FindAccess,
+    pub(crate) weights: Option<FindWeights>,
 }
+
+/// The files behind a model's name, where they lie on this machine. Asked outside of the runtime's own threads.
+type FindWeights = Arc<dyn Fn(&str) -> Option<Vec<PathBuf>> + Send + Sync>;
 
 impl ProviderSetting {
     /// A provider at a fixed place. Where it ends with `/v1`, that is not repeated.
@@ -110,12 +115,20 @@ impl ProviderSetting {
         self
     }
 
+    /// Where the files of this provider's models lie, so that the keys of steps can tell one model from another of the
+    /// same name.
+    #[must_use]
+    pub fn weights(mut self, find: impl Fn(&str) -> Option<Vec<PathBuf>> + Send + Sync + 'static) -> Self {
+        self.weights = Some(Arc::new(find));
+        self
+    }
+
     fn found_by(
         name: impl Into<String>,
         kind: ProviderKind,
         access: impl Fn() -> Result<Access, CallFailure> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), kind, api: Api::default(), access: Arc::new(access) }
+        Self { name: name.into(), kind, api: Api::default(), access: Arc::new(access), weights: None }
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn plan(kind: ProviderKind, request: &ModelRequest) -> Result<Plan, C
             "strict": can_be_strict(schema)});
         body.insert("text".to_owned(), json!({"format": format}));
     }
+    let limit = body.get("max_output_tokens").and_then(Value::as_u64);
     body.insert("model".to_owned(), request.model.as_str().into());
     body.insert("input".to_owned(), messages(request));
     body.insert("stream".to_owned(), true.into());
@@ -39,7 +40,7 @@ pub(super) fn plan(kind: ProviderKind, request: &ModelRequest) -> Result<Plan, C
         path: "/v1/responses",
         body,
         framing: Framing::ServerSentEvents,
-        reader: Box::new(ResponsesReader::default()),
+        reader: Box::new(ResponsesReader { limit, ..ResponsesReader::default() }),
         answer_tool: None,
     })
 }
@@ -67,6 +68,8 @@ struct ResponsesReader {
     /// Calls of tools so far.
     tools: usize,
     refused: bool,
+    /// The most tokens that were asked for.
+    limit: Option<u64>,
 }
 
 impl AnswerReader for ResponsesReader {
@@ -144,6 +147,8 @@ impl ResponsesReader {
             Some(_) => Finish::Length,
             None if self.refused => Finish::Filtered,
             None if self.tools > 0 => Finish::ToolCalls,
+            // llama-server says of an answer that the limit cut that it is complete.
+            None if self.limit.is_some() && delta.counts.completion >= self.limit => Finish::Length,
             None => Finish::Stop,
         });
     }

@@ -4,5 +4,6 @@
 
 mod answers;
 mod faults;
+mod real_engine;
 mod services;
 mod support;
