@@ -26,6 +26,11 @@ pub(super) fn plan(kind: ProviderKind, request: &ModelRequest) -> Result<Plan, C
     if let Some(schema) = &request.schema {
         let format = json!({"type": "json_schema", "name": "answer", "schema": **schema,
             "strict": can_be_strict(schema)});
+        if kind == ProviderKind::Local {
+            // llama-server enforces schemas here only in the words of a chat.
+            let words = json!({"type": "json_schema", "json_schema": {"schema": **schema}});
+            body.insert("response_format".to_owned(), words);
+        }
         body.insert("text".to_owned(), json!({"format": format}));
     }
     let limit = body.get("max_output_tokens").and_then(Value::as_u64);

@@ -19,7 +19,7 @@ fn engine() -> (tempfile::TempDir, RunningEngine, Providers) {
     let providers = Providers::new(vec![
         setting("local", ProviderKind::Local),
         setting("anthropic", ProviderKind::Anthropic),
-        setting("responses", ProviderKind::OpenAiCompatible).api(llm_providers::Api::Responses),
+        setting("responses", ProviderKind::Local).api(llm_providers::Api::Responses),
     ]);
     (folder, engine, providers)
 }
