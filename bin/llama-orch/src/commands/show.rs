@@ -1,5 +1,7 @@
 //! `show`: one run: its steps, what they took, and what to do next.
 
+use std::collections::HashMap;
+
 use orch_core::{ByteCount, ExitCode, Failure, UnixMicros};
 use serde_json::{Value, json};
 use workflow::{FileState, JobId, JournalLine, RunStatus, RunView, Runs, StepState, StepStatus, TailError};
@@ -70,7 +72,7 @@ fn show(
 ) -> CommandResult {
     let printer = context.printer;
     let manifest = &view.manifest;
-    printer.table(&STEP_HEADINGS, &manifest.steps().iter().map(step_cells).collect::<Vec<_>>())?;
+    printer.table(&STEP_HEADINGS, &in_families(manifest.steps()).map(step_cells).collect::<Vec<_>>())?;
     printer.line("")?;
     printer.pairs(&totals(view))?;
     if arguments.files && !manifest.files().is_empty() {
@@ -91,6 +93,19 @@ fn show(
         }
     }
     Ok(())
+}
+
+/// Each step of the workflow, and behind it those that it was expanded to.
+fn in_families(steps: &[StepState]) -> impl Iterator<Item = &StepState> {
+    let planned = steps.iter().filter(|step| step.is_planned).enumerate();
+    let places: HashMap<&str, usize> = planned.map(|(place, step)| (step.id.as_str(), place)).collect();
+    let family = |step: &StepState| {
+        let own = step.id.split(['[', '#', '/']).next().unwrap_or_default();
+        places.get(own).copied().unwrap_or(usize::MAX)
+    };
+    let mut sorted: Vec<&StepState> = steps.iter().collect();
+    sorted.sort_by_key(|step| family(step));
+    sorted.into_iter()
 }
 
 fn step_cells(step: &StepState) -> Vec<String> {

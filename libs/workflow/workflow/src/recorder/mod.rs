@@ -6,6 +6,8 @@ mod past;
 mod tests;
 
 use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use orch_core::UnixMicros;
@@ -18,7 +20,7 @@ use crate::journal::file::JournalFile;
 use crate::journal::line::{self, Head};
 use crate::journal::stamp::Stamp;
 use crate::manifest::Manifest;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, private};
 
 pub use events::{FileEvent, JobFacts, ModelAnswered, SkipReason, StepResult};
 pub use past::{Past, PastDecision, PastFile, PastOutcome, Succeeded, Tried};
@@ -115,12 +117,14 @@ impl Recorder {
         self.journal.length()
     }
 
-    /// The journal's file, for `sync_data` on a thread that may wait. Then tell [`mark_synced`] what was written
-    /// when the sync began.
+    /// For a sync on a thread that may wait. Then tell [`mark_synced`] what was written when it began.
     ///
     /// [`mark_synced`]: Self::mark_synced
-    pub fn sync_file(&self) -> Result<File, JournalError> {
-        self.journal.medium().try_clone().map_err(|source| self.journal.error(source))
+    pub fn sync_file(&self) -> Result<SyncFile, JournalError> {
+        let journal = self.journal.medium().try_clone().map_err(|source| self.journal.error(source))?;
+        let is_first = self.journal.synced() == 0;
+        let also = if is_first { self.folder.to_be_synced() } else { Vec::new() };
+        Ok(SyncFile { journal, also })
     }
 
     pub fn mark_synced(&mut self, offset: u64) {
@@ -130,7 +134,7 @@ impl Recorder {
     /// Flushes and syncs on this thread.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.flush()?;
-        self.journal.medium().sync_data().map_err(|source| self.journal.error(source))?;
+        self.sync_file()?.sync_data().map_err(|source| self.journal.error(source))?;
         self.journal.mark_synced(self.journal.written());
         Ok(())
     }
@@ -176,6 +180,22 @@ impl Recorder {
 
     fn record_simply(&mut self, head: &Head<'_>, data: &impl Serialize) {
         self.record(head, data, FactData::default());
+    }
+}
+
+/// What a sync makes outlive a power loss: the journal, and the first time also the folder that it lies in and
+/// what the job was begun with.
+#[derive(Debug)]
+pub struct SyncFile {
+    journal: File,
+    also: Vec<PathBuf>,
+}
+
+impl SyncFile {
+    /// Blocks until it is done.
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.also.iter().try_for_each(|path| private::sync(path))?;
+        self.journal.sync_data()
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod job_id;
 pub(crate) mod lock;
-mod private;
+pub(crate) mod private;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -97,7 +97,6 @@ impl RunFolder {
         }
         let folder = Self::lock(path.clone(), id, command)?;
         folder.create_parts(project).map_err(failed)?;
-        private::sync_folder(runs).map_err(failed)?;
         Ok(folder)
     }
 
@@ -129,8 +128,8 @@ impl RunFolder {
     fn create_parts(&self, project: &str) -> io::Result<()> {
         self.create_folders()?;
         private::create_folders(&self.outputs(project))?;
-        private::options().write(true).create_new(true).open(self.journal())?.sync_all()?;
-        private::sync_folder(&self.path)
+        private::options().write(true).create_new(true).open(self.journal())?;
+        Ok(())
     }
 
     fn create_folders(&self) -> io::Result<()> {
@@ -230,10 +229,9 @@ impl RunFolder {
     pub fn write_inputs(&self, spec: &str, inputs: &Map<String, Value>) -> Result<(), RunFolderError> {
         let inputs = serde_json::to_vec_pretty(inputs).expect("a JSON object always becomes text");
         for (path, content) in [(self.spec_file(), spec.as_bytes()), (self.inputs_file(), &inputs)] {
-            private::replace(&path, content, true).map_err(|source| RunFolderError::Io { path, source })?;
+            private::replace(&path, content).map_err(|source| RunFolderError::Io { path, source })?;
         }
-        let path = self.inputs();
-        private::sync_folder(&path).map_err(|source| RunFolderError::Io { path, source })
+        Ok(())
     }
 
     /// The workflow as it was kept; `None` where the run was ended before it was.
@@ -252,6 +250,15 @@ impl RunFolder {
         Ok(Some(inputs))
     }
 
+    /// What a run needs besides its journal to be there after a power loss: what it was begun with, and the names
+    /// of all this in their folders.
+    pub(crate) fn to_be_synced(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.spec_file(), self.inputs_file(), self.inputs(), self.path.clone()];
+        paths.extend(self.path.parent().map(Path::to_path_buf));
+        paths.retain(|path| path.exists());
+        paths
+    }
+
     fn spec_file(&self) -> PathBuf {
         self.inputs().join("spec.yaml")
     }
@@ -263,7 +270,7 @@ impl RunFolder {
     /// Puts a new manifest in the place of the old one. It can be made from the journal at any time, so it need not
     /// outlive a power loss.
     pub(crate) fn replace_manifest(&self, content: &[u8]) -> io::Result<()> {
-        private::replace(&self.manifest(), content, false)
+        private::replace(&self.manifest(), content)
     }
 }
 

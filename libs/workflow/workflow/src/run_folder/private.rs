@@ -33,26 +33,20 @@ pub(crate) fn options() -> OpenOptions {
 
 /// Writes a file so that readers see the old or the new content. There is one writer at a time, so the name
 /// beside it can be always the same: what a killed one has left is written over.
-pub(crate) fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let mut file = options().write(true).create(true).truncate(true).open(&beside)?;
     file.write_all(content)?;
-    if durable {
-        file.sync_all()?;
-    }
     drop(file);
     std::fs::rename(&beside, path)
 }
 
-/// Makes the names in a folder outlive a power loss.
-#[cfg(unix)]
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Here names are kept by the file system's own journal.
-#[cfg(not(unix))]
-pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+/// Makes a file's content, or a folder's names, outlive a power loss.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    // Elsewhere names are kept by the file system's own journal, and folders cannot be opened.
+    if cfg!(unix) || path.is_file() {
+        return File::options().read(true).write(!path.is_dir()).open(path)?.sync_all();
+    }
     Ok(())
 }
