@@ -40,6 +40,7 @@ fn reference() -> String {
     exit_codes(&mut text);
     error_codes(&mut text);
     event_types(&mut text);
+    journal_events(&mut text);
     settings(&mut text);
     variables(&mut text);
     fields(&mut text);
@@ -73,6 +74,15 @@ fn event_types(text: &mut String) {
     text.push_str("\n## Events\n\n");
     let names: Vec<String> = EventType::ALL.iter().map(|event| format!("`{event}`")).collect();
     let _ = writeln!(text, "{}", names.join(", "));
+}
+
+fn journal_events(text: &mut String) {
+    text.push_str(
+        "\n## Events of a workflow run: `runs/<job>/events.jsonl`\n\n| type | meaning |\n|---|---|\n",
+    );
+    for kind in workflow::EventType::ALL {
+        let _ = writeln!(text, "| `{kind}` | {} |", kind.meaning());
+    }
 }
 
 fn settings(text: &mut String) {

@@ -340,6 +340,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn whatever_stands_in_a_journal_is_whole_torn_or_refused(
+        cut in 0usize..9_000,
+        rubbish in prop::collection::vec(any::<u8>(), 0..400),
+        places in prop::collection::vec((0usize..9_000, any::<u8>()), 0..3),
+    ) {
+        let (mut bytes, ends) = written();
+        for (at, byte) in places {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut);
+        bytes.extend_from_slice(&rubbish);
+        if let Ok((seq, torn, _)) = scanned(&bytes) {
+            let whole = bytes.len() - usize::try_from(torn).unwrap();
+            prop_assert!(whole == 0 || whole + 1 >= ends[usize::try_from(seq).unwrap() - 1]);
+        }
+    }
+}
+
 #[test]
 fn what_people_grep_for_is_found_in_the_lines_of_that_type_alone() {
     let home = tempfile::tempdir().unwrap();
