@@ -1,13 +1,13 @@
 //! Every key of a spec, once: the reader knows them from here, the published JSON Schema and the reference in
 //! the documentation are made from here.
 
-#![expect(dead_code, reason = "the JSON Schema and the reference are made from what the reader does not use")]
-
 /// A mapping of the spec.
 pub(crate) struct Section {
-    /// As it is called in messages and in the reference.
+    /// Its name in the JSON Schema and in the reference.
     pub(crate) title: &'static str,
     pub(crate) about: &'static str,
+    /// Keys of which exactly one is written.
+    pub(crate) one_of: &'static [&'static str],
     pub(crate) keys: &'static [Key],
 }
 
@@ -51,6 +51,8 @@ pub(crate) enum Holds {
     /// Any value; strings in it are templates.
     Value,
     Either(&'static [Holds]),
+    /// Nothing: `null`, or nothing after the colon.
+    Nothing,
 }
 
 pub(crate) const FAILURES: &[&str] = &[
@@ -79,6 +81,7 @@ const IN_FLIGHT: Holds = Holds::Either(&[Holds::Count(1, 10_000), Holds::In(&IN_
 pub(crate) static SPEC: Section = Section {
     title: "Workflow",
     about: "The document itself. Keys that begin with `x-` are free, for anchors and notes.",
+    one_of: &[],
     keys: &[
         key("version", Holds::Count(1, 1), "1", "The version of this format."),
         key(
@@ -136,6 +139,7 @@ pub(crate) const INPUT_TYPES: &[&str] = &["string", "integer", "number", "boolea
 pub(crate) static INPUT: Section = Section {
     title: "Input",
     about: "A declaration below `inputs`.",
+    one_of: &[],
     keys: &[
         key(
             "type",
@@ -152,6 +156,7 @@ pub(crate) static INPUT: Section = Section {
 pub(crate) static CANDIDATE: Section = Section {
     title: "Candidate",
     about: "One model at one provider, below `models`.",
+    one_of: &[],
     keys: &[
         key("provider", Holds::Text, "the job's provider", "A provider's name."),
         key(
@@ -178,6 +183,7 @@ pub(crate) static CANDIDATE: Section = Section {
 pub(crate) static LIMITS: Section = Section {
     title: "Limits",
     about: "The key `limits` of the document.",
+    one_of: &[],
     keys: &[
         key("steps", Holds::Count(1, 10_000), "4", "Steps at once. `--concurrency` goes before it."),
         key("wall", Holds::Span, "", "The whole job's time; what still runs then fails with `timeout`."),
@@ -195,12 +201,14 @@ pub(crate) static LIMITS: Section = Section {
 pub(crate) static IN_FLIGHT_LIMIT: Section = Section {
     title: "Limit",
     about: "One provider or model below `limits`; a number means the same.",
+    one_of: &[],
     keys: &[key("in_flight", Holds::Count(1, 10_000), "required", "Requests at once.")],
 };
 
 pub(crate) static BUDGET: Section = Section {
     title: "Budget",
     about: "The key `budget` of the document.",
+    one_of: &[],
     keys: &[
         key(
             "tokens",
@@ -218,11 +226,12 @@ pub(crate) static BUDGET: Section = Section {
 };
 
 /// The kinds of step, in the order of the reference.
-pub(crate) const KINDS: [&str; 7] = ["llm", "run", "http", "gate", "workflow", "loop", "pass"];
+pub(crate) static KINDS: [&str; 7] = ["llm", "run", "http", "gate", "workflow", "loop", "pass"];
 
 pub(crate) static STEP: Section = Section {
     title: "Step",
     about: "Exactly one of `llm`, `run`, `http`, `gate`, `workflow`, `loop` and `pass`, and how it is done.",
+    one_of: &KINDS,
     keys: &[
         key("llm", Holds::In(&LLM), "", "Asks a model."),
         key(
@@ -247,7 +256,7 @@ pub(crate) static STEP: Section = Section {
         key("loop", Holds::In(&LOOP), "", "Runs its body again and again until a decision holds."),
         key(
             "pass",
-            Holds::Either(&[Holds::Template, Holds::In(&PASS)]),
+            Holds::Either(&[Holds::Nothing, Holds::Template, Holds::In(&PASS)]),
             "",
             "Makes a value. A text is its `value`; with nothing it only stands for its needs.",
         ),
@@ -322,6 +331,7 @@ pub(crate) static STEP: Section = Section {
 pub(crate) static LLM: Section = Section {
     title: "llm",
     about: "Asks a model. Exactly one of `prompt` and `messages`.",
+    one_of: &["prompt", "messages"],
     keys: &[
         key("model", Holds::Text, "as of a candidate", "A name of `models`, or a model's own name."),
         key("provider", Holds::Text, "the job's provider", "Where `model` is a model's own name."),
@@ -337,6 +347,7 @@ pub(crate) static LLM: Section = Section {
 pub(crate) static MESSAGE: Section = Section {
     title: "Message",
     about: "One of `messages`.",
+    one_of: &[],
     keys: &[
         key("role", Holds::Word(&["system", "user", "assistant"]), "required", "Who says it."),
         key("content", Holds::Template, "required", "What is said."),
@@ -346,6 +357,7 @@ pub(crate) static MESSAGE: Section = Section {
 pub(crate) static OUTPUT: Section = Section {
     title: "Output",
     about: "`output` of a step or inside of `llm`.",
+    one_of: &[],
     keys: &[
         key(
             "schema",
@@ -368,6 +380,7 @@ const FORMATS: &[&str] = &["text", "json"];
 pub(crate) static RUN: Section = Section {
     title: "run",
     about: "Runs a program in a folder of its own. Exit 0 is success, standard output the step's text.",
+    one_of: &[],
     keys: &[
         key(
             "argv",
@@ -384,6 +397,7 @@ pub(crate) static RUN: Section = Section {
 pub(crate) static HTTP: Section = Section {
     title: "http",
     about: "Asks a service. A status of 200 to 299 is success, the body the step's text.",
+    one_of: &[],
     keys: &[
         key("url", Holds::Template, "required", "`http://` or `https://`."),
         key("method", Holds::Word(METHODS), "GET", "In capitals."),
@@ -398,6 +412,7 @@ pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DE
 pub(crate) static GATE: Section = Section {
     title: "gate",
     about: "Waits for `llama-orch decide`.",
+    one_of: &[],
     keys: &[
         key("message", Holds::Template, "required", "What is to be decided."),
         key(
@@ -412,6 +427,7 @@ pub(crate) static GATE: Section = Section {
 pub(crate) static WORKFLOW: Section = Section {
     title: "workflow",
     about: "Runs the steps of another workflow with inputs of its own. Up to 16 within each other.",
+    one_of: &[],
     keys: &[
         key(
             "spec",
@@ -426,6 +442,7 @@ pub(crate) static WORKFLOW: Section = Section {
 pub(crate) static LOOP: Section = Section {
     title: "loop",
     about: "Its body sees `iteration` (from 1) and `previous`, the outputs of the iteration before by id. The output is that of the body's last step.",
+    one_of: &[],
     keys: &[
         key(
             "max",
@@ -446,12 +463,14 @@ pub(crate) static LOOP: Section = Section {
 pub(crate) static PASS: Section = Section {
     title: "pass",
     about: "Makes a value without doing anything.",
+    one_of: &[],
     keys: &[key("value", Holds::Value, "", "The output.")],
 };
 
 pub(crate) static MAP: Section = Section {
     title: "map",
     about: "Each element is seen as `item` (or what `as` says) and its position, from 0, as `index`.",
+    one_of: &[],
     keys: &[
         key("over", Holds::Decision, "required", "A list."),
         key("as", Holds::Text, "item", "The element's name."),
@@ -462,6 +481,7 @@ pub(crate) static MAP: Section = Section {
 pub(crate) static RETRY: Section = Section {
     title: "retry",
     about: "When a failed attempt is made again.",
+    one_of: &[],
     keys: &[
         key("max", Holds::Count(0, 100), "2", "Further tries after the first."),
         key("base", Holds::Span, "1s", "The first wait; it doubles from try to try, with jitter."),
@@ -473,12 +493,14 @@ pub(crate) static RETRY: Section = Section {
 pub(crate) static CACHE: Section = Section {
     title: "cache",
     about: "A key by another formula.",
+    one_of: &[],
     keys: &[key("key", Holds::Word(&["seed-v2.1"]), "required", "The formula of Unified Orchestrator v2.1.")],
 };
 
 pub(crate) static FILE: Section = Section {
     title: "File",
     about: "One of `files`.",
+    one_of: &[],
     keys: &[
         key("path", Holds::Template, "required", "Below `outputs/<project>/`; never out of it."),
         key(
@@ -498,8 +520,9 @@ pub(crate) static FILE: Section = Section {
 
 /// The six keys of Unified Orchestrator v2.1, of which a document consists that has `task_description`.
 pub(crate) static SIX_FIELDS: Section = Section {
-    title: "Six fields",
+    title: "SixFields",
     about: "The spec of Unified Orchestrator v2.1, which becomes architect → {builder, docs} → qa.",
+    one_of: &[],
     keys: &[
         key("project", Holds::Text, "required", "As above."),
         key("task_description", Holds::Text, "required", "What to build; the default of the input `task`."),

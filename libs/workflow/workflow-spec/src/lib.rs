@@ -17,6 +17,7 @@ mod output;
 mod problems;
 mod read;
 mod references;
+mod schema;
 mod seen;
 mod spec;
 mod template;
@@ -29,6 +30,7 @@ pub use output::StepOutput;
 pub use problems::{SpecError, SpecErrors};
 pub use read::{DEEPEST_WORKFLOW, LONGEST_SPEC, LoadNothing, LoadSpec, MOST_STEPS};
 pub use references::{Family, Reference};
+pub use schema::job_schema;
 pub use spec::{
     Budget, CachePolicy, Candidate, Effect, FileRule, FileSource, GateStep, Graph, HttpStep,
     InputDeclaration, InputType, JobLimits, JobSpec, LlmStep, LoopStep, MapOver, Message, OnError, OnExceed,

@@ -14,6 +14,9 @@ const MOST_VALUES: usize = 1_000_000;
 /// Collections within collections. Far more than a workflow or a JSON Schema has.
 const DEEPEST: usize = 100;
 
+/// A mapping with no more keys than these is looked through faster than a table is kept.
+const SHORT: usize = 16;
+
 /// Why a text is no document.
 #[derive(Debug)]
 pub(crate) struct Broken {
@@ -50,6 +53,7 @@ enum Open<'a> {
 #[derive(Default)]
 struct OpenMap<'a> {
     entries: Vec<Entry<'a>>,
+    /// The keys of a long mapping; a short one is looked through.
     seen: HashSet<Cow<'a, str>>,
     /// The key whose value comes next.
     key: Option<(Cow<'a, str>, Place)>,
@@ -173,11 +177,21 @@ impl<'a> OpenMap<'a> {
             }
             return Ok(());
         }
-        if !self.seen.insert(key.clone()) {
+        if !self.is_new(key.clone()) {
             return Err(self.twice(&key, place));
         }
         self.entries.push(Entry { key, place, node });
         Ok(())
+    }
+
+    fn is_new(&mut self, key: Cow<'a, str>) -> bool {
+        if self.entries.len() < SHORT {
+            return self.entries.iter().all(|entry| entry.key != key);
+        }
+        if self.seen.is_empty() {
+            self.seen.extend(self.entries.iter().map(|entry| entry.key.clone()));
+        }
+        self.seen.insert(key)
     }
 
     fn twice(&self, key: &str, place: Place) -> Broken {
@@ -187,12 +201,12 @@ impl<'a> OpenMap<'a> {
 
     /// The entries, with those that `<<` brings in after the written ones.
     fn closed(mut self) -> Result<Vec<Entry<'a>>, Broken> {
-        for merged in self.merged {
+        for merged in std::mem::take(&mut self.merged) {
             let Shape::Map(entries) = merged.value else {
                 return Err(broken(merged.place, "<< takes a mapping or a list of mappings"));
             };
             for entry in entries {
-                if self.seen.insert(entry.key.clone()) {
+                if self.is_new(entry.key.clone()) {
                     self.entries.push(entry);
                 }
             }

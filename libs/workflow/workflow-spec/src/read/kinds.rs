@@ -21,7 +21,16 @@ use crate::{
 /// A kind, of which a loop's body is not linked yet.
 pub(super) enum Kind<'d> {
     Ready(StepKind),
-    Loop { max: u32, until: Decision, body: Vec<RawStep<'d>>, until_mentions: Vec<Mention<'d>> },
+    Loop(UnlinkedLoop<'d>),
+}
+
+/// A loop whose body's needs are still names.
+pub(super) struct UnlinkedLoop<'d> {
+    pub(super) max: u32,
+    pub(super) until: Decision,
+    pub(super) body: Vec<RawStep<'d>>,
+    /// What `until` names, which sees the body.
+    pub(super) until_mentions: Vec<Mention<'d>>,
 }
 
 pub(super) fn read<'d>(
@@ -291,7 +300,7 @@ fn repeated<'d>(
     if body.is_empty() && is_collection(node) {
         reader.problem(node, "needs at least one step");
     }
-    Some(Kind::Loop { max: max?, until: until?, body, until_mentions })
+    Some(Kind::Loop(UnlinkedLoop { max: max?, until: until?, body, until_mentions }))
 }
 
 fn workflow<'d>(

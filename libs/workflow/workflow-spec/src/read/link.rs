@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::kinds::Kind;
+use super::kinds::{Kind, UnlinkedLoop};
 use super::reader::{Mention, Reader};
 use crate::document::Node;
 use crate::problems::{did_you_mean, nearest};
@@ -13,8 +13,8 @@ use crate::{FileRule, Graph, InputDeclaration, LoopStep, Step, StepKind};
 /// A step whose needs are still names.
 pub(super) struct RawStep<'d> {
     pub(super) node: &'d Node<'d>,
-    /// Its kind is a placeholder until the graph is made.
-    pub(super) step: Step,
+    /// Its kind is a placeholder until the graph is made. Nobody else holds it.
+    pub(super) step: Arc<Step>,
     pub(super) kind: Option<Kind<'d>>,
     pub(super) needs: Vec<(String, &'d Node<'d>)>,
     /// What the step itself names: it sees the element of its map.
@@ -57,7 +57,7 @@ fn link<'d>(reader: &mut Reader<'d>, raws: Vec<RawStep<'d>>, scope: &Scope<'_>) 
     for (index, raw) in raws.into_iter().enumerate() {
         steps.push(level.link_one(reader, index, raw, scope, &mut escaped));
     }
-    let graph = Graph { steps: steps.into_iter().map(Arc::new).collect() };
+    let graph = Graph { steps };
     for circle in graph.circles() {
         let node = nodes[circle[0]];
         reader.problem(node, format!("needs itself: {}", graph.spell_circle(&circle)));
@@ -100,32 +100,21 @@ impl Level {
         mut raw: RawStep<'d>,
         scope: &Scope<'_>,
         escaped: &mut Escaped<'d>,
-    ) -> Step {
-        let mut own = Vec::new();
-        if let Some(map) = &raw.step.map {
-            own.extend([map.name.clone(), "index".to_owned()]);
-        }
-        if raw.step.samples.is_some() {
-            own.push("sample".to_owned());
-        }
-        let mut step = raw.step;
-        match raw.kind {
-            Some(Kind::Ready(kind)) => step.kind = kind,
-            Some(Kind::Loop { max, until, body, until_mentions }) => {
+    ) -> Arc<Step> {
+        let mut own = locals_of(&raw);
+        let kind = match raw.kind.take() {
+            Some(Kind::Ready(kind)) => Some(kind),
+            Some(Kind::Loop(unlinked)) => {
                 own.extend(["iteration".to_owned(), "previous".to_owned()]);
-                let ids: HashMap<_, _> = Self::of(&body).ids;
                 let locals = scope.locals.iter().chain(&own).cloned().collect();
                 let inner = Scope { inputs: scope.inputs, locals, within: true };
-                let (body, out) = link(reader, body, &inner);
-                raw.needs.extend(out.needs);
-                raw.inside.extend(out.mentions);
-                raw.inside.extend(until_mentions.into_iter().filter(|mention| match &mention.reference {
-                    Reference::Known(Family::Steps, id) => !ids.contains_key(id),
-                    _ => true,
-                }));
-                step.kind = StepKind::Loop(LoopStep { max, until, body });
+                Some(StepKind::Loop(link_body(reader, unlinked, &inner, &mut raw)))
             }
-            None => {}
+            None => None,
+        };
+        let mut step = raw.step;
+        if let Some(kind) = kind {
+            Arc::make_mut(&mut step).kind = kind;
         }
         let mut needs = Needs { level: self, index, step: &step, scope, found: Vec::new() };
         for (id, node) in raw.needs {
@@ -140,9 +129,34 @@ impl Level {
         let mut found = needs.found;
         found.sort_unstable();
         found.dedup();
-        step.needs = found;
+        Arc::make_mut(&mut step).needs = found;
         step
     }
+}
+
+/// What a step's own templates see besides the families.
+fn locals_of(raw: &RawStep<'_>) -> Vec<String> {
+    let map = raw.step.map.iter().flat_map(|map| [map.name.clone(), "index".to_owned()]);
+    map.chain(raw.step.samples.map(|_| "sample".to_owned())).collect()
+}
+
+/// Links a loop's body; what is named in it and not found there becomes the loop's own.
+fn link_body<'d>(
+    reader: &mut Reader<'d>,
+    unlinked: UnlinkedLoop<'d>,
+    scope: &Scope<'_>,
+    raw: &mut RawStep<'d>,
+) -> LoopStep {
+    let UnlinkedLoop { max, until, body, until_mentions } = unlinked;
+    let ids = Level::of(&body).ids;
+    let (body, out) = link(reader, body, scope);
+    raw.needs.extend(out.needs);
+    raw.inside.extend(out.mentions);
+    raw.inside.extend(until_mentions.into_iter().filter(|mention| match &mention.reference {
+        Reference::Known(Family::Steps, id) => !ids.contains_key(id),
+        _ => true,
+    }));
+    LoopStep { max, until, body }
 }
 
 /// Finds the needs of one step.
@@ -270,7 +284,7 @@ impl Needs<'_> {
 fn each_file_of_raw(raw: &RawStep<'_>, look: &mut dyn FnMut(&FileRule)) {
     raw.step.files.iter().for_each(&mut *look);
     match &raw.kind {
-        Some(Kind::Loop { body, .. }) => body.iter().for_each(|inner| each_file_of_raw(inner, look)),
+        Some(Kind::Loop(unlinked)) => unlinked.body.iter().for_each(|inner| each_file_of_raw(inner, look)),
         Some(Kind::Ready(StepKind::Workflow(workflow))) => each_file(&workflow.spec.graph, look),
         _ => {}
     }

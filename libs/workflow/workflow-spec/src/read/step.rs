@@ -1,6 +1,6 @@
 //! A step: its kind, and the modifiers that every kind has.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::kinds;
@@ -43,16 +43,20 @@ fn read<'d>(
     let node = &entry.node;
     check_id(reader, entry, surroundings);
     let fields = reader.fields(node, &keys::STEP)?;
-    // The body of a loop reads steps of its own meanwhile.
+    // The body of a loop reads steps of its own meanwhile. What decides over the whole step does not see the
+    // element of its map.
     let outer = std::mem::take(&mut reader.mentions);
-    let kind = kinds::read(reader, fields, surroundings, shelf, way);
     let map = fields.get("map").and_then(|node| map(reader, node));
-    let step = Step {
+    let when = fields.get("when").and_then(|node| reader.decision(node));
+    let otherwise = fields.written("else").and_then(|node| reader.value_template(node));
+    let beside = std::mem::take(&mut reader.mentions);
+    let kind = kinds::read(reader, fields, surroundings, shelf, way);
+    let step = Arc::new(Step {
         id: entry.key.to_string(),
         kind: StepKind::Pass(PassStep { value: None }),
         needs: Vec::new(),
-        when: None,
-        otherwise: None,
+        when,
+        otherwise,
         map,
         samples: fields.get("samples").and_then(|node| reader.small_count(node, 1, 1000)),
         retry: fields.get("retry").map(|node| retry(reader, node)).unwrap_or_default(),
@@ -64,29 +68,10 @@ fn read<'d>(
         secrets: fields.get("secrets").map(|node| secrets(reader, node)).unwrap_or_default(),
         effect: effect(reader, fields),
         files: fields.get("files").map(|node| files(reader, node)).unwrap_or_default(),
-    };
-    let inside = std::mem::take(&mut reader.mentions);
-    let mut raw = RawStep { node, step, kind, needs: needs(reader, fields), inside, beside: Vec::new() };
-    raw.step.when = fields.get("when").and_then(|node| reader.decision(node));
-    raw.step.otherwise = fields.written("else").and_then(|node| reader.value_template(node));
+    });
     check_map_and_samples(reader, fields);
-    raw.beside = std::mem::replace(&mut reader.mentions, outer);
-    take_over(&mut raw);
-    Some(raw)
-}
-
-/// What decides over the whole list of a `map` does not see its elements.
-fn take_over(raw: &mut RawStep<'_>) {
-    let Some(map) = &raw.step.map else { return };
-    let over: HashSet<_> = map.over.references().iter().cloned().collect();
-    let source = map.over.source().to_owned();
-    let is_over = |mention: &super::reader::Mention<'_>| {
-        over.contains(&mention.reference)
-            && matches!(&mention.node.value, Shape::Text { text, .. } if *text == source)
-    };
-    let (of_map, rest) = std::mem::take(&mut raw.inside).into_iter().partition(is_over);
-    raw.inside = rest;
-    raw.beside.extend::<Vec<_>>(of_map);
+    let inside = std::mem::replace(&mut reader.mentions, outer);
+    Some(RawStep { node, step, kind, needs: needs(reader, fields), inside, beside })
 }
 
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
