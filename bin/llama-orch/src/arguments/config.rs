@@ -55,4 +55,6 @@ pub enum SchemaKind {
     Instance,
     /// config.toml
     Home,
+    /// A workflow
+    Job,
 }

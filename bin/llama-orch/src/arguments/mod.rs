@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod config;
 mod daemon;
 mod engine;
+mod graph;
 mod instances;
 mod observing;
 mod parsers;
@@ -17,6 +18,7 @@ mod token;
 pub use config::*;
 pub use daemon::*;
 pub use engine::*;
+pub use graph::*;
 pub use instances::*;
 pub use observing::*;
 pub use requests::*;
@@ -121,6 +123,8 @@ pub enum Command {
     Requests(RequestsArguments),
     /// Send a captured request again, to another instance, and compare the answers
     Replay(ReplayArguments),
+    /// Show a workflow's steps and what they need, without running anything
+    Graph(GraphArguments),
     /// Show a workflow run: its steps, what they took, and what to do next
     Show(ShowArguments),
     /// Show the events of a workflow run

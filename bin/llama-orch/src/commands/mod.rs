@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod engine;
 mod events;
+mod graph;
 mod health;
 mod init;
 mod jobs;
@@ -28,6 +29,7 @@ mod tail;
 mod token;
 mod unlock;
 mod up;
+mod workflow_file;
 
 pub(crate) use events::find as find_instance;
 
@@ -64,6 +66,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Requests(arguments) => requests::run(context, &arguments),
         Command::Replay(arguments) => replay::run(context, &arguments),
+        Command::Graph(arguments) => graph::run(context, &arguments),
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Tail(arguments) => tail::run(context, &arguments),
         Command::Jobs => jobs::run(context),

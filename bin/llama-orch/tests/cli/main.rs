@@ -26,3 +26,4 @@ mod service;
 mod state;
 mod stats;
 mod tokens;
+mod workflows;

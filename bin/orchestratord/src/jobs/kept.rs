@@ -19,7 +19,7 @@ pub struct SpecFolder(pub PathBuf);
 
 impl LoadSpec for SpecFolder {
     fn load(&self, path: &str) -> Result<String, String> {
-        read_spec_file(&self.0.join(path)).map_err(|error| format!("cannot be read: {error}"))
+        read_spec_file(&self.0.join(path)).map_err(|error| error.to_string())
     }
 }
 

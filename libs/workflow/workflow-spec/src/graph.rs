@@ -113,7 +113,7 @@ impl Graph {
     }
 
     /// For each step the length of the longest chain of needs before it.
-    fn levels(&self) -> Vec<usize> {
+    pub fn levels(&self) -> Vec<usize> {
         let mut levels = vec![0; self.steps.len()];
         for index in self.order() {
             let needs = self.steps[index].needs.iter().map(|need| levels[*need] + 1);

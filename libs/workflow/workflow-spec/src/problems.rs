@@ -84,7 +84,8 @@ impl std::fmt::Display for SpecErrors {
 
 /// The nearest of the names that exist, where one is near enough to have been meant.
 pub(crate) fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let allowed = 1.max(wanted.chars().count() / 3);
+    let length = wanted.chars().count();
+    let allowed = if length < 3 { 0 } else { 1.max(length / 3) };
     let scored = names.into_iter().map(|name| (strsim::damerau_levenshtein(wanted, name), name));
     let (distance, name) = scored.min()?;
     (distance <= allowed).then_some(name)

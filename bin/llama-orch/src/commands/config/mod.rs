@@ -28,6 +28,7 @@ fn schema(context: &Context, kind: SchemaKind) -> CommandResult {
     let schema = match kind {
         SchemaKind::Instance => instance_config::json_schema(),
         SchemaKind::Home => orch_runtime::Settings::json_schema(),
+        SchemaKind::Job => workflow_spec::job_schema(),
     };
     Ok(context.printer.document(&schema)?)
 }
