@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orch_core::{ExitCode, Failure};
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +43,21 @@ pub(crate) fn repeat(pace: Duration, mut look: impl FnMut() -> Result<bool, Ende
             return Err(Ended::Told(ExitCode::Interrupted));
         }
     }
+}
+
+/// Looks again and again until what is looked for is so, at most so long. Whether it came to be so.
+pub(crate) fn wait_up_to(
+    limit: Duration,
+    mut look: impl FnMut() -> Result<bool, Failure>,
+) -> Result<bool, Ended> {
+    const PACE: Duration = Duration::from_millis(50);
+    let end = Instant::now() + limit;
+    let mut came = false;
+    repeat(PACE, || {
+        came = look()?;
+        Ok(came || Instant::now() >= end)
+    })?;
+    Ok(came)
 }
 
 /// From here on Ctrl-C and SIGTERM end the program with 130. What was begun is safe to be cut: locks end with their

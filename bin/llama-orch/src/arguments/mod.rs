@@ -131,6 +131,10 @@ pub enum Command {
     Tail(TailArguments),
     /// List workflow runs, the newest first
     Jobs,
+    /// Answer a gate at which a workflow run waits
+    Decide(DecideArguments),
+    /// End a workflow run
+    Cancel(CancelArguments),
     /// Check, show and change instance configs
     Config {
         #[command(subcommand)]

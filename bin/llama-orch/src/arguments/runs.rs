@@ -49,3 +49,19 @@ fn run_level(text: &str) -> Result<Level, String> {
         _ => Err("is one of info, warn, error".to_owned()),
     }
 }
+
+#[derive(Debug, Args)]
+pub struct DecideArguments {
+    /// Job: its id, a beginning of it that no other has, or `last`
+    pub job_id: String,
+    /// Step that asks
+    pub step: String,
+    /// One of its choices
+    pub choice: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CancelArguments {
+    /// Job: its id, a beginning of it that no other has, or `last`
+    pub job_id: String,
+}

@@ -1,8 +1,10 @@
 //! One module a command.
 
+mod cancel;
 mod completions;
 mod config;
 mod daemon;
+mod decide;
 mod describe;
 mod doctor;
 mod down;
@@ -70,6 +72,8 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Show(arguments) => show::run(context, &arguments),
         Command::Tail(arguments) => tail::run(context, &arguments),
         Command::Jobs => jobs::run(context),
+        Command::Decide(arguments) => decide::run(context, &arguments),
+        Command::Cancel(arguments) => cancel::run(context, &arguments),
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),

@@ -1,0 +1,50 @@
+//! `cancel`: ends a job.
+
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure, UnixMicros};
+use serde_json::json;
+use workflow::{RunStatus, RunView, Runs, leave_cancel};
+
+use crate::arguments::CancelArguments;
+use crate::context::Context;
+use crate::ending::CommandResult;
+use crate::runtime::wait_up_to;
+
+/// Programs of a run have some seconds to end politely.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResult {
+    let runs = Runs::new(context.home()?.runs());
+    let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
+    let look = || runs.view(&job).map_err(Failure::from);
+    let view = look()?;
+    if matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled) {
+        return tell(context, &view, &format!("has ended before: {}", view.status));
+    }
+    let control = view.path.join("control");
+    leave_cancel(&control).map_err(|error| {
+        Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
+    })?;
+    if view.status != RunStatus::Running {
+        return tell(context, &view, "is marked: nobody runs it, and who resumes it next ends it");
+    }
+    let mut last = view;
+    let ended = wait_up_to(ENDS_WITHIN, || {
+        last = look()?;
+        Ok(last.status != RunStatus::Running)
+    })?;
+    if ended {
+        return tell(context, &last, &format!("has ended: {}", last.status));
+    }
+    let message = format!("the job {job} has been told to end, and after {ENDS_WITHIN:?} it still runs");
+    Err(Failure::new(ExitCode::Timeout, message).hint(format!("llama-orch tail -f {job}")).into())
+}
+
+fn tell(context: &Context, view: &RunView, word: &str) -> CommandResult {
+    if context.printer.json() {
+        let answer = json!({"job_id": view.id.as_str(), "status": view.status});
+        return Ok(context.printer.document(&answer)?);
+    }
+    Ok(context.printer.line(format_args!("{} {word}", view.id))?)
+}

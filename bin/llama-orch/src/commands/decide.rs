@@ -1,0 +1,64 @@
+//! `decide`: answers a gate at which a job waits.
+
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure, UnixMicros, UnixMillis};
+use serde_json::json;
+use workflow::{Decided, RunStatus, RunView, Runs, check_decision, decision_is_left, leave_decision};
+
+use crate::arguments::DecideArguments;
+use crate::context::Context;
+use crate::ending::CommandResult;
+use crate::runtime::wait_up_to;
+
+/// A living run looks for answers several times a second.
+const TAKEN_WITHIN: Duration = Duration::from_secs(3);
+
+pub(super) fn run(context: &Context, arguments: &DecideArguments) -> CommandResult {
+    let runs = Runs::new(context.home()?.runs());
+    let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
+    let view = runs.view(&job).map_err(Failure::from)?;
+    check_decision(&view.manifest, &arguments.step, &arguments.choice).map_err(Failure::from)?;
+    let control = view.path.join("control");
+    let decided = Decided {
+        step: arguments.step.clone(),
+        choice: arguments.choice.clone(),
+        by: user(),
+        at: UnixMillis::now().to_rfc3339(),
+    };
+    leave_decision(&control, &decided).map_err(|error| {
+        Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
+    })?;
+    let is_live = view.status == RunStatus::Running;
+    let taken = is_live && wait_up_to(TAKEN_WITHIN, || Ok(!decision_is_left(&control, &decided.step)))?;
+    tell(context, &view, &decided, taken)
+}
+
+fn tell(context: &Context, view: &RunView, decided: &Decided, taken: bool) -> CommandResult {
+    let job = &view.id;
+    if context.printer.json() {
+        let answer = json!({
+            "job_id": job.as_str(),
+            "step": decided.step,
+            "choice": decided.choice,
+            "taken": taken,
+        });
+        return Ok(context.printer.document(&answer)?);
+    }
+    context.printer.line(format_args!("{} of {job}: {}", decided.step, decided.choice))?;
+    if taken {
+        return Ok(());
+    }
+    context.talk.note(&if view.status == RunStatus::Running {
+        format!("the run has not taken it up yet; watch it with: llama-orch tail -f {job}")
+    } else {
+        format!("nobody runs the job now; go on with: llama-orch run --resume {job}")
+    });
+    Ok(())
+}
+
+/// Who decides, by the name that the system's shells tell.
+fn user() -> String {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    name("USER").or_else(|| name("USERNAME")).unwrap_or_else(|| "unknown".to_owned())
+}
