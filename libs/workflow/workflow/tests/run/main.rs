@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failing;
+mod graphs;
+mod made_of_others;
 mod plain;
 mod support;
