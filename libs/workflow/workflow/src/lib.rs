@@ -47,7 +47,7 @@ pub use ports::{
 };
 pub use recorder::{
     FileEvent, JobFacts, ModelAnswered, Past, PastDecision, PastFile, PastOutcome, Recorder, SkipReason,
-    StepResult, Succeeded, Tried,
+    StepResult, Succeeded, SyncFile, Tried,
 };
 pub use run::{Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
 pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};

@@ -44,7 +44,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Goes on where the journal ends. `past` is what [`RunFolder::resume`] has read; `None` for a new run.
+    /// Goes on where the journal ends. `past` is what [`RunFolder::resume`] has read; `None` for a new run,
+    /// whose journal is empty.
     pub fn open(folder: RunFolder, past: Option<&Past>) -> Result<Self, JournalError> {
         Self::with_clock(folder, past, UnixMicros::now)
     }
@@ -60,7 +61,8 @@ impl Recorder {
         let length = medium.metadata().map_err(failed)?.len();
         let manifest = match past {
             Some(past) => past.manifest.clone(),
-            None => Manifest::new(folder.id().as_str()),
+            None if length == 0 => Manifest::new(folder.id().as_str()),
+            None => return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it has lines already"))),
         };
         let mut recorder = Self {
             journal: JournalFile::new(medium, path, length),

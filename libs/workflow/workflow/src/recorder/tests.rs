@@ -415,3 +415,36 @@ fn text_without_end_does_not_make_a_line_without_end() {
     drop(recorder);
     assert_eq!(resume(home.path()).unwrap().1.lives(), 1);
 }
+
+#[test]
+fn a_journal_with_lines_is_not_begun_again() {
+    let home = tempfile::tempdir().unwrap();
+    let mut recorder = create(home.path());
+    recorder.job_started(&facts());
+    recorder.flush().unwrap();
+    drop(recorder);
+    let (folder, _) = resume(home.path()).unwrap();
+    assert!(Recorder::open(folder, None).is_err());
+    assert_eq!(resume(home.path()).unwrap().1.lives(), 1);
+}
+
+#[test]
+fn the_manifest_is_written_when_its_time_has_come_and_something_is_new() {
+    let home = tempfile::tempdir().unwrap();
+    let mut recorder = create(home.path());
+    let path = recorder.folder().manifest();
+    recorder.job_started(&facts());
+    recorder.write_manifest_if_due(Instant::now()).unwrap();
+    let first = std::fs::read(&path).unwrap();
+    recorder.step_started("plan", 1, &[], "k");
+    recorder.write_manifest_if_due(Instant::now()).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), first, "not so soon");
+    let later = Instant::now() + Duration::from_secs(3600);
+    recorder.write_manifest_if_due(later).unwrap();
+    let second = std::fs::read(&path).unwrap();
+    assert_ne!(second, first);
+    assert_eq!(recorder.waiting(), b"", "the journal goes first");
+    std::fs::remove_file(&path).unwrap();
+    recorder.write_manifest_if_due(later + Duration::from_secs(3600)).unwrap();
+    assert!(!path.exists(), "nothing is new");
+}
