@@ -399,7 +399,12 @@ mod tests {
         let error = Decision::compile("1 +").unwrap_err();
         assert_eq!(error.at.map(|at| at.0), Some(1), "{error:?}");
         for bracket in ["(", "[", "{", "f(", "a[", "!", "-", "a?", "1+", "a.", "a?b:", "a&&", "1<", "[1,"] {
-            let _ = Decision::compile(&bracket.repeat(LONGEST / bracket.len()));
+            let ending = if bracket.len() == 1 { "" } else { "a" };
+            let source = bracket.repeat(LONGEST / bracket.len() - 1) + ending;
+            let _ = Decision::compile(&source).map(|decision| {
+                let names: Arc<dyn Names> = Arc::new(Fixed(Value::Null));
+                decision.evaluate(&names)
+            });
         }
     }
 }

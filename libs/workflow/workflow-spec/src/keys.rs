@@ -426,7 +426,7 @@ pub(crate) static GATE: Section = Section {
 
 pub(crate) static WORKFLOW: Section = Section {
     title: "workflow",
-    about: "Runs the steps of another workflow with inputs of its own. Up to 16 within each other.",
+    about: "Runs the steps of another workflow with inputs of its own, up to 16 within each other. The output is the JSON or text of each step by id, its text that of the last step.",
     one_of: &[],
     keys: &[
         key(
@@ -441,7 +441,7 @@ pub(crate) static WORKFLOW: Section = Section {
 
 pub(crate) static LOOP: Section = Section {
     title: "loop",
-    about: "Its body sees `iteration` (from 1) and `previous`, the outputs of the iteration before by id. The output is that of the body's last step.",
+    about: "Its body sees `iteration` (from 1) and `previous`: `null` in the first iteration, then the JSON or text of each step of the one before, `previous.<id>`. The output is the same of the last iteration, its text that of the last step.",
     one_of: &[],
     keys: &[
         key(

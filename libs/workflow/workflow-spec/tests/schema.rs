@@ -148,3 +148,20 @@ fn the_documented_reference_is_the_schemas() {
         panic!("docs/WORKFLOWS.md is behind: UPDATE_REFERENCE=1 cargo test -p workflow-spec");
     }
 }
+
+#[test]
+fn the_schema_accepts_every_example() {
+    let validator = jsonschema::validator_for(&job_schema()).unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../examples/workflows");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let document: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let faults: Vec<_> = validator.iter_errors(&document).map(|fault| fault.to_string()).collect();
+            assert!(faults.is_empty(), "{}: {faults:?}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "there are examples");
+}

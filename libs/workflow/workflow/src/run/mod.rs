@@ -156,6 +156,8 @@ pub async fn run_job(
     watch: Arc<dyn Watch>,
     cancel: CancellationToken,
 ) -> Result<JobEnd, RunError> {
+    let spec = Arc::unwrap_or_clone(job.spec).with_model_input(&job.inputs);
+    let job = Job { spec: Arc::new(spec), ..job };
     let durability = if job.options.strict { Durability::Strict } else { Durability::Relaxed };
     let files = OutputFiles::open(folder.path(), &job.spec.project, durability)?;
     let own = Store::run(folder.cache());
