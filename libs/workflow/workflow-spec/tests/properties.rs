@@ -1,7 +1,5 @@
 //! What holds for every spec.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fmt::Write;
 use std::sync::Arc;
 
