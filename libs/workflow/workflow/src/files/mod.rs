@@ -191,14 +191,17 @@ impl OutputFiles {
         Ok(written.remove(0))
     }
 
-    /// Whether a published file is still there as its step left it. Others may have appended to it since.
-    pub fn holds(&self, path: &str, mode: WriteMode, sha256: &Digest, size_bytes: u64) -> bool {
+    /// Whether a published file is still there as its step left it. Where its size is known, others may have
+    /// appended to one that was appended to.
+    pub fn holds(&self, path: &str, mode: WriteMode, sha256: &str, size_bytes: Option<u64>) -> bool {
         let Ok(Some(mut file)) = OutputPath::new(path).map_or(Ok(None), |path| self.find(&path)) else {
             return false;
         };
         let Ok(length) = file.metadata().map(|metadata| metadata.len()) else { return false };
-        let long_enough = if mode == WriteMode::Append { length >= size_bytes } else { length == size_bytes };
-        long_enough && digest_of_first(&mut file, size_bytes).is_ok_and(|found| found == *sha256)
+        let may_be_longer = mode == WriteMode::Append;
+        let size_bytes = size_bytes.unwrap_or(length);
+        let fits = length == size_bytes || (may_be_longer && length > size_bytes);
+        fits && digest_of_first(&mut file, size_bytes).is_ok_and(|found| found.as_str() == sha256)
     }
 
     /// A published file's content; `None` where there is no such file.

@@ -178,7 +178,7 @@ fn an_append_that_was_cut_off_anywhere_happens_once() {
         let expected = if crash == "renamed" { "start\nend\nother\n" } else { "start\nother\nend\n" };
         assert_eq!(place.text("log"), expected, "{crash}");
         assert_eq!((written.reason, written.wrote), (WriteReason::Appended, true), "{crash}");
-        assert!(resumed.holds("log", Append, &written.sha256, written.size_bytes), "{crash}");
+        assert!(resumed.holds("log", Append, written.sha256.as_str(), Some(written.size_bytes)), "{crash}");
     }
 }
 
@@ -198,9 +198,9 @@ fn equal_texts_of_different_steps_and_rules_are_all_appended() {
 fn a_removed_file_gets_its_appended_text_again() {
     let place = place();
     let written = place.write("log", Append, "x");
-    assert!(place.files.holds("log", Append, &written.sha256, written.size_bytes));
+    assert!(place.files.holds("log", Append, written.sha256.as_str(), Some(written.size_bytes)));
     fs::remove_file(place.files.folder().join("log")).unwrap();
-    assert!(!place.files.holds("log", Append, &written.sha256, written.size_bytes));
+    assert!(!place.files.holds("log", Append, written.sha256.as_str(), Some(written.size_bytes)));
     place.write("log", Append, "x");
     assert_eq!(place.text("log"), "x");
 }
@@ -209,8 +209,9 @@ fn a_removed_file_gets_its_appended_text_again() {
 fn a_changed_or_missing_file_is_noticed() {
     let place = place();
     let written = place.write("a", CreateNew, "one");
-    let holds = |mode| place.files.holds("a", mode, &written.sha256, written.size_bytes);
+    let holds = |mode| place.files.holds("a", mode, written.sha256.as_str(), Some(written.size_bytes));
     assert!(holds(CreateNew));
+    assert!(place.files.holds("a", CreateNew, written.sha256.as_str(), None));
     fs::write(place.files.folder().join("a"), "one and more").unwrap();
     assert!(!holds(Overwrite));
     assert!(holds(Append));

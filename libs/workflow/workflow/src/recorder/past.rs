@@ -21,6 +21,8 @@ pub struct Past {
     pub manifest: Manifest,
     /// By step: the key of its last attempt.
     current: HashMap<String, String>,
+    /// By path: digest and size of the file as it was last written.
+    written: HashMap<String, (String, u64)>,
 }
 
 /// The result of a step.
@@ -38,6 +40,8 @@ pub struct PastFile {
     /// Below the project's outputs.
     pub path: String,
     pub sha256: String,
+    /// `None` where the journal does not tell.
+    pub size_bytes: Option<u64>,
 }
 
 /// An attempt of the past.
@@ -104,6 +108,7 @@ impl Past {
                 self.ended(step, data, PastOutcome::Failed(data.kind));
             }
             EventType::StepCancelled => self.ended(step, data, PastOutcome::Cancelled),
+            EventType::FileWritten => self.wrote(data),
             EventType::GateDecided => self.decided(step, data),
             _ => {}
         }
@@ -135,6 +140,11 @@ impl Past {
         let file = |file: &crate::journal::fact::FileFact<'_>| PastFile {
             path: file.path.to_string(),
             sha256: file.sha256.to_string(),
+            size_bytes: self
+                .written
+                .get(&*file.path)
+                .filter(|(sha256, _)| **sha256 == *file.sha256)
+                .map(|(_, size)| *size),
         };
         let result = Succeeded {
             step: step.to_owned(),
@@ -142,6 +152,12 @@ impl Past {
             files: data.files.iter().map(file).collect(),
         };
         self.succeeded.insert(key.to_owned(), result);
+    }
+
+    fn wrote(&mut self, data: &FactData<'_>) {
+        if let (Some(path), Some(sha256), Some(size)) = (&data.path, &data.sha256, data.size_bytes) {
+            self.written.insert(path.to_string(), (sha256.to_string(), size));
+        }
     }
 
     fn decided(&mut self, step: &str, data: &FactData<'_>) {

@@ -99,7 +99,7 @@ fn a_resumed_job_knows_what_was_done_and_what_nobody_saw_end() {
     assert_eq!(past.usage(), TokenUse { prompt: 12, completion: 30, cached: 4 });
     let plan = &past.succeeded["k-plan"];
     assert_eq!((plan.step.as_str(), plan.out.as_str()), ("plan", "0a"));
-    assert_eq!(plan.files, [PastFile { path: "a/b.md".into(), sha256: "f1".into() }]);
+    assert_eq!(plan.files, [PastFile { path: "a/b.md".into(), sha256: "f1".into(), size_bytes: Some(7) }]);
     let unfinished: Vec<_> = past.unfinished().map(|(key, tried)| (key, tried.attempts)).collect();
     assert_eq!(unfinished, [("k-write", 2)]);
     assert_eq!(past.decided["ask"].choice, "approve");

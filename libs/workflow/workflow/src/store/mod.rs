@@ -120,7 +120,7 @@ impl Store {
         }
     }
 
-    /// Keeps a result. Of several at once with the same key the first stays; see [`Put`].
+    /// Keeps a result. In a home the first of several with the same key stays, see [`Put`]; in a run the last.
     pub fn put(&self, entry: &Entry, durability: Durability) -> Result<Put, StoreError> {
         let text = entry::write(entry);
         let place = || {
@@ -138,8 +138,9 @@ impl Store {
     fn put_beside(&self, entry: &Entry, text: &[u8], durability: Durability) -> io::Result<Put> {
         match self.find(&entry.key()) {
             Found::Hit(there) if there.out() == entry.out() => Ok(Put::Same),
-            Found::Hit(_) => Ok(Put::Other),
-            Found::Miss | Found::Refused(_) => {
+            Found::Hit(_) if self.layout == Layout::Home => Ok(Put::Other),
+            // A run has one writer, who knows better than its earlier self.
+            Found::Hit(_) | Found::Miss | Found::Refused(_) => {
                 Unplaced::write(&self.root, text, durability)?.place_over(&self.path(&entry.key()))?;
                 Ok(Put::Stored)
             }

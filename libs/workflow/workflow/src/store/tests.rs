@@ -63,6 +63,12 @@ fn the_first_of_two_sound_results_stays() {
     assert_eq!(home.store.put(&second, Durability::Relaxed).unwrap(), Put::Other);
     assert_eq!(home.store.put(&first, Durability::Relaxed).unwrap(), Put::Same);
     assert_eq!(answer(home.store.find(&first.key())), "because");
+
+    let run = Store::run(home.folder.path().join("run"));
+    for entry in [&first, &second] {
+        assert_eq!(run.put(entry, Durability::Relaxed).unwrap(), Put::Stored);
+    }
+    assert_eq!(answer(run.find(&first.key())), "who knows", "a run's last result stays");
 }
 
 #[test]
