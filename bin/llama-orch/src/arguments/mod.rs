@@ -135,6 +135,8 @@ pub enum Command {
     Decide(DecideArguments),
     /// End a workflow run
     Cancel(CancelArguments),
+    /// Show why a step of a workflow run ran, or did not: what became different in its request
+    Why(WhyArguments),
     /// Check, show and change instance configs
     Config {
         #[command(subcommand)]

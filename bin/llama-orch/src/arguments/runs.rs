@@ -36,6 +36,14 @@ pub struct TailArguments {
     pub since: u64,
 }
 
+#[derive(Debug, Args)]
+pub struct WhyArguments {
+    /// Job: its id, a beginning of it that no other has, or `last`
+    pub job_id: String,
+    /// Step; one of a map is `name[0]`, one of a loop `name/1/body`
+    pub step: String,
+}
+
 fn run_event(text: &str) -> Result<EventType, String> {
     let words = || EventType::ALL.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", ");
     EventType::from_word(text).ok_or_else(|| format!("is one of {}", words()))

@@ -32,6 +32,7 @@ mod token;
 mod unlock;
 mod up;
 mod workflow_file;
+mod why;
 
 pub(crate) use events::find as find_instance;
 
@@ -74,6 +75,7 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Jobs => jobs::run(context),
         Command::Decide(arguments) => decide::run(context, &arguments),
         Command::Cancel(arguments) => cancel::run(context, &arguments),
+        Command::Why(arguments) => why::run(context, &arguments),
         Command::Config { action } => config::run(context, action),
         Command::Daemon { action } => daemon::run(context, action),
         Command::Engine { action } => engine::run(context, action),

@@ -27,6 +27,7 @@ mod secrets;
 mod steps;
 mod store;
 mod views;
+mod why;
 
 pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
@@ -55,3 +56,4 @@ pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };
 pub use views::{JournalLine, RunStatus, RunSummary, RunView, Runs, SelectRunError, Tail, TailError};
+pub use why::{Change, Earlier, Verdict, Why, WhyError, WordChange, Words, why};

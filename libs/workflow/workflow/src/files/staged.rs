@@ -118,7 +118,7 @@ impl<'a> Staged<'a> {
         if let (Some(append), Some(mut file)) = (earlier, there.as_ref().map(File::try_clone).transpose()?) {
             file.rewind()?;
             if append.is_in(&mut file)? {
-                return Ok(piece.appended(&append));
+                return Ok(Written { wrote: false, ..piece.appended(&append) });
             }
         }
         let whole = self.passing_name();
