@@ -125,10 +125,12 @@ impl Names for NodeNames {
     }
 }
 
+type ReadFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// The files that steps of this life have written or found in place. What only an earlier life wrote is not seen:
 /// the step that writes it may be about to write something else.
 pub(crate) struct WrittenFiles {
-    read: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    read: ReadFile,
     written: RwLock<HashSet<String>>,
 }
 

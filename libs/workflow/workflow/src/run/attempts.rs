@@ -1,7 +1,7 @@
 //! Attempts: begun, heard of, and what comes after one that failed.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,7 +64,7 @@ impl Driver {
             number,
             candidate: work.candidate,
             ports: self.ports.clone(),
-            working: working_folder(folder.join(".work"), &node.id, number),
+            working: working_folder(&folder.join(".work"), &node.id, number),
             log: folder.join("logs").join(log_name(&node.id)),
             idempotency_key: format!("{}-{}", self.recorder.folder().id(), work.document.key()),
             reports: Reports::new(report, move |text| watch.piece(&step, text)),
@@ -120,7 +120,7 @@ impl Driver {
         work.task = None;
         match result {
             Ok(made) => self.made(at, *work, *made),
-            Err(failure) => self.attempt_failed(at, work, failure),
+            Err(failure) => self.attempt_failed(at, work, &failure),
         }
     }
 
@@ -136,7 +136,7 @@ impl Driver {
         self.settle(at, NodeResult { calls: work.calls, ..result });
     }
 
-    fn attempt_failed(&mut self, at: NodeRef, mut work: Box<Work>, failure: CallFailure) {
+    fn attempt_failed(&mut self, at: NodeRef, mut work: Box<Work>, failure: &CallFailure) {
         work.places = None;
         let node = self.scopes.node(at);
         let step = node.step.clone();
@@ -151,8 +151,8 @@ impl Driver {
             time_left: self.time_left(at, &work),
             jitter: jitter(self.recorder.folder().id().as_str(), &node.id, work.attempt),
         };
-        let delay = match after_failure(&failure, &standing) {
-            Next::Fail => return self.fail(at, work, failure),
+        let delay = match after_failure(failure, &standing) {
+            Next::Fail => return self.fail(at, *work, failure),
             Next::Fallback => {
                 work.candidate += 1;
                 work.tries = 0;
@@ -175,7 +175,7 @@ impl Driver {
 }
 
 /// A name of one folder, whatever the step is called.
-fn working_folder(work: PathBuf, step: &str, attempt: u32) -> PathBuf {
+fn working_folder(work: &Path, step: &str, attempt: u32) -> PathBuf {
     let digest = Digest::of(step.as_bytes());
     work.join(&digest.as_str()[..16]).join(attempt.to_string())
 }

@@ -119,13 +119,13 @@ impl Driver {
     }
 
     /// A step that cannot even begin.
-    pub(super) fn fail_unbegun(&mut self, at: NodeRef, failure: CallFailure) {
-        self.fail_with(at, 1, Instant::now(), &failure, None);
+    pub(super) fn fail_unbegun(&mut self, at: NodeRef, failure: &CallFailure) {
+        self.fail_with(at, 1, Instant::now(), failure, None);
     }
 
-    pub(super) fn fail(&mut self, at: NodeRef, work: Box<Work>, failure: CallFailure) {
+    pub(super) fn fail(&mut self, at: NodeRef, work: Work, failure: &CallFailure) {
         self.results.keep_request(work.document.clone());
-        self.fail_with(at, work.attempt.max(1), work.since, &failure, work.places);
+        self.fail_with(at, work.attempt.max(1), work.since, failure, work.places);
     }
 
     pub(super) fn fail_with(
@@ -294,7 +294,7 @@ impl Driver {
             return;
         }
         if let Some(scope) = self.scopes.remove(scope) {
-            self.conclude(*scope);
+            self.conclude(&scope);
         }
     }
 }

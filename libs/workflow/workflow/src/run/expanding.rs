@@ -30,7 +30,7 @@ impl Driver {
         let around = Surroundings::new(plan.positions.clone(), self.job_inputs());
         let root =
             Opening { parent: None, prefix: String::new(), depth: 0, remaining: 0, on_error: spec.on_error };
-        self.open_graph(root, plan, Arc::new(around), None);
+        self.open_graph(&root, &plan, Arc::new(around), None);
     }
 
     fn plan_of(&mut self, graph: &Graph, address: usize) -> Arc<Plan> {
@@ -46,7 +46,7 @@ impl Driver {
     /// A node that is made of others begins.
     pub(super) fn expand(&mut self, at: NodeRef) {
         if let Err(failure) = self.try_expand(at) {
-            self.fail_unbegun(at, failure);
+            self.fail_unbegun(at, &failure);
         }
     }
 
@@ -160,7 +160,7 @@ impl Driver {
         around.locals = Locals::default().with("iteration", iteration.into()).with("previous", previous);
         around.outer = Some(Arc::new(outer));
         let opening = self.opening(at, &format!("{id}/{iteration}/"));
-        self.open_graph(opening, plan, Arc::new(around), Some(iteration));
+        self.open_graph(&opening, &plan, Arc::new(around), Some(iteration));
     }
 
     fn expand_workflow(&mut self, at: NodeRef, workflow: &WorkflowStep) -> Result<(), CallFailure> {
@@ -171,7 +171,7 @@ impl Driver {
         let around = Surroundings::new(plan.positions.clone(), Arc::new(inputs));
         let id = self.scopes.node(at).id.clone();
         let opening = Opening { on_error: workflow.spec.on_error, ..self.opening(at, &format!("{id}/")) };
-        self.open_graph(opening, plan, Arc::new(around), None);
+        self.open_graph(&opening, &plan, Arc::new(around), None);
         Ok(())
     }
 
@@ -201,8 +201,8 @@ impl Driver {
 
     fn open_graph(
         &mut self,
-        opening: Opening,
-        plan: Arc<Plan>,
+        opening: &Opening,
+        plan: &Arc<Plan>,
         around: Arc<Surroundings>,
         iteration: Option<u32>,
     ) {
@@ -264,25 +264,21 @@ impl Driver {
     }
 
     /// A scope in which nothing more happens: what it means for the node that it makes up.
-    pub(super) fn conclude(&mut self, scope: Scope) {
+    pub(super) fn conclude(&mut self, scope: &Scope) {
         let Some(at) = scope.parent else { return };
         let State::Expanded { since } = self.scopes.node(at).state else { return };
         if let Some(failed) = &scope.failure {
             let message = format!("{}: {}", failed.step, failed.message);
             return self.fail_with(at, 1, since, &CallFailure::new(failed.kind, message), None);
         }
-        if scope.stop == Some(Stop::FromOutside) && scope.open > 0 || self.was_cancelled(&scope) {
+        if scope.stop == Some(Stop::FromOutside) && scope.open > 0 || was_cancelled(scope) {
             return self.cancel_made_up(at, since, "the steps that it is made of were not all done");
         }
         match &scope.form {
-            Form::Copies => self.conclude_copies(at, since, &scope),
-            Form::Graph(_) => self.succeed_made_up(at, since, outputs_of_graph(&scope)),
-            Form::Iteration(_, iteration) => self.conclude_iteration(at, since, &scope, *iteration),
+            Form::Copies => self.conclude_copies(at, since, scope),
+            Form::Graph(_) => self.succeed_made_up(at, since, outputs_of_graph(scope)),
+            Form::Iteration(_, iteration) => self.conclude_iteration(at, since, scope, *iteration),
         }
-    }
-
-    fn was_cancelled(&self, scope: &Scope) -> bool {
-        scope.nodes.iter().any(|node| matches!(node.state, State::Ended(Ending::Cancelled)))
     }
 
     fn conclude_copies(&mut self, at: NodeRef, since: Instant, scope: &Scope) {
@@ -340,6 +336,10 @@ impl Driver {
         };
         self.settle(at, result);
     }
+}
+
+fn was_cancelled(scope: &Scope) -> bool {
+    scope.nodes.iter().any(|node| matches!(node.state, State::Ended(Ending::Cancelled)))
 }
 
 /// How a graph is opened.

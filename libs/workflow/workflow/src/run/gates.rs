@@ -31,7 +31,7 @@ impl Driver {
         let StepKind::Gate(gate) = &step.kind else { return };
         let gate = match Gate::render(gate, &self.names(at)) {
             Ok(gate) => gate,
-            Err(failure) => return self.fail_unbegun(at, failure),
+            Err(failure) => return self.fail_unbegun(at, &failure),
         };
         let key = key_of(&gate.key_document(&id));
         self.announce_started(at, 1, key.as_str());

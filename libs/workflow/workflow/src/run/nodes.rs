@@ -253,7 +253,7 @@ impl Scope {
 /// All scopes. A number is never given again, so that late news of a scope that is gone are told from others.
 #[derive(Default)]
 pub(crate) struct Scopes {
-    scopes: Vec<Option<Box<Scope>>>,
+    by_number: Vec<Option<Box<Scope>>>,
     nodes: usize,
     /// Busy nodes of all scopes.
     busy: usize,
@@ -270,22 +270,22 @@ impl Scopes {
 
     pub(crate) fn add(&mut self, scope: Scope) -> u32 {
         self.nodes += scope.nodes.len();
-        self.scopes.push(Some(Box::new(scope)));
-        self.scopes.len() as u32 - 1
+        self.by_number.push(Some(Box::new(scope)));
+        self.by_number.len() as u32 - 1
     }
 
     pub(crate) fn remove(&mut self, scope: u32) -> Option<Box<Scope>> {
-        let removed = self.scopes.get_mut(scope as usize)?.take()?;
+        let removed = self.by_number.get_mut(scope as usize)?.take()?;
         self.nodes -= removed.nodes.len();
         Some(removed)
     }
 
     pub(crate) fn get(&self, scope: u32) -> Option<&Scope> {
-        self.scopes.get(scope as usize)?.as_deref()
+        self.by_number.get(scope as usize)?.as_deref()
     }
 
     pub(crate) fn get_mut(&mut self, scope: u32) -> Option<&mut Scope> {
-        self.scopes.get_mut(scope as usize)?.as_deref_mut()
+        self.by_number.get_mut(scope as usize)?.as_deref_mut()
     }
 
     /// The scope of a node that was not removed.
@@ -319,7 +319,7 @@ impl Scopes {
     /// Gates that wait for a decision.
     pub(crate) fn deciding(&self) -> Vec<NodeRef> {
         let mut found = Vec::new();
-        for (number, scope) in self.scopes.iter().enumerate() {
+        for (number, scope) in self.by_number.iter().enumerate() {
             for (index, node) in scope.iter().flat_map(|scope| scope.nodes.iter().enumerate()) {
                 if matches!(node.state, State::Deciding(_)) {
                     found.push(NodeRef { scope: number as u32, index: index as u32 });
@@ -331,7 +331,7 @@ impl Scopes {
 
     /// The scopes below and with this one, those further down first.
     pub(crate) fn below(&self, scope: u32) -> Vec<u32> {
-        let mut found: Vec<u32> = (0..self.scopes.len() as u32)
+        let mut found: Vec<u32> = (0..self.by_number.len() as u32)
             .filter(|candidate| self.get(*candidate).is_some() && self.is_within(*candidate, scope))
             .collect();
         found.sort_by_key(|scope| std::cmp::Reverse(self.get(*scope).map_or(0, |scope| scope.depth)));

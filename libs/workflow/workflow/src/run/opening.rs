@@ -78,7 +78,7 @@ impl Driver {
                 Ok(false) => return self.skip(at, SkipReason::Condition),
                 Err(error) => {
                     let message = format!("when: {error}");
-                    return self.fail_unbegun(at, CallFailure::new(FailureKind::Validation, message));
+                    return self.fail_unbegun(at, &CallFailure::new(FailureKind::Validation, message));
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Driver {
                 None => self.pass(at, None),
                 Some(value) => match value.render(&self.names(at)) {
                     Ok(value) => self.pass(at, Some(value)),
-                    Err(error) => self.fail_unbegun(at, invalid("pass", &error)),
+                    Err(error) => self.fail_unbegun(at, &invalid("pass", &error)),
                 },
             },
             StepKind::Gate(_) => self.open_gate(at),
@@ -119,7 +119,7 @@ impl Driver {
                 let output = Arc::new(StepOutput::of_json(value));
                 self.finish_inline(at, output, Source::Otherwise);
             }
-            Err(error) => self.fail_unbegun(at, invalid("else", &error)),
+            Err(error) => self.fail_unbegun(at, &invalid("else", &error)),
         }
     }
 
@@ -159,12 +159,12 @@ impl Driver {
         }
         let action = match self.action(at) {
             Ok(action) => action,
-            Err(failure) => return self.fail_unbegun(at, failure),
+            Err(failure) => return self.fail_unbegun(at, &failure),
         };
         let kept = self.kept(&self.scopes.node(at).step);
         let document = match self.document(at, &*action, kept) {
             Ok(document) => document,
-            Err(failure) => return self.fail_unbegun(at, failure),
+            Err(failure) => return self.fail_unbegun(at, &failure),
         };
         let work = Work {
             since: Instant::now(),
@@ -196,7 +196,7 @@ impl Driver {
         if work.stale
             && let Err(failure) = self.render_again(at, &mut work)
         {
-            return self.fail(at, work, failure);
+            return self.fail(at, *work, &failure);
         }
         self.proceed(at, work);
     }
@@ -265,16 +265,13 @@ impl Driver {
 
     pub(super) fn followed(&mut self, at: NodeRef, entry: Option<Arc<Entry>>) {
         let Some(work) = self.take_work(at, |state| matches!(state, State::Following(_))) else { return };
-        match entry {
-            Some(entry) => {
-                self.results.uses(entry.key());
-                let entry = Arc::unwrap_or_clone(entry);
-                self.settle(at, NodeResult::of_entry(entry, &work, Source::Made));
-            }
-            None => {
-                self.scopes.set_state(at, State::Retrying(work));
-                self.enqueue(at);
-            }
+        if let Some(entry) = entry {
+            self.results.uses(entry.key());
+            let entry = Arc::unwrap_or_clone(entry);
+            self.settle(at, NodeResult::of_entry(entry, &work, Source::Made));
+        } else {
+            self.scopes.set_state(at, State::Retrying(work));
+            self.enqueue(at);
         }
     }
 

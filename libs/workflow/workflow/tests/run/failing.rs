@@ -38,13 +38,13 @@ async fn an_attempt_without_an_end_is_ended_and_the_next_candidate_asked() {
         "near" => Act::say("never").after(3_600_000),
         _ => Act::say("from afar"),
     });
-    let spec = r#"
+    let spec = r"
 version: 1
 project: p
 models: { m: [ { provider: near, model: a }, { provider: far, model: b, on: [timeout] } ] }
 steps:
   a: { llm: { model: m, prompt: a }, timeout: 3s }
-"#;
+";
     let began = Instant::now();
     let end = home.run("one", spec, &model).await;
     assert_eq!(end.outcome, JobOutcome::Succeeded, "{:?}", end.error);
