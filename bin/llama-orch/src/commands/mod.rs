@@ -31,8 +31,8 @@ mod tail;
 mod token;
 mod unlock;
 mod up;
-mod workflow_file;
 mod why;
+mod workflow_file;
 
 pub(crate) use events::find as find_instance;
 
