@@ -48,11 +48,16 @@ pub struct SpecErrors {
 
 impl SpecErrors {
     pub(crate) fn push(&mut self, error: SpecError) {
-        if self.errors.len() < MOST_SHOWN {
-            self.errors.push(error);
-        } else {
+        if self.is_full() {
             self.more += 1;
+        } else {
+            self.errors.push(error);
         }
+    }
+
+    /// Whether further ones are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= MOST_SHOWN
     }
 
     pub(crate) fn is_empty(&self) -> bool {

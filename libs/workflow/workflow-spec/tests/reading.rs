@@ -332,7 +332,8 @@ fn nothing_grows_without_bounds() {
     assert!(complaints(&bomb).contains("more than 1000000 values"));
     assert!(complaints(&"[".repeat(5000)).len() < 500);
     assert!(complaints(&format!("project: \"{}\"", "x".repeat(5 << 20))).contains("longer than"));
-    let many: Vec<_> = (0..1000).map(|index| format!("  s{index}: {{ pas: 1 }}\n")).collect();
+    let many: Vec<_> =
+        (0..20_000).map(|index| format!("  s{index}: {{ pas: 1, needs: x{index} }}\n")).collect();
     let many = many.concat();
     let errors = errors(&with_steps(&many));
     assert_eq!(errors.errors.len(), 100);

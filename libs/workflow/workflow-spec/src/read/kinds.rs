@@ -12,7 +12,7 @@ use super::top::{Surroundings, options, provider};
 use super::{Named, Shelf, is_collection, is_name};
 use crate::document::{Node, Shape};
 use crate::keys;
-use crate::problems::{SpecError, did_you_mean, nearest};
+use crate::problems::{SpecError, did_you_mean};
 use crate::{
     Candidate, Decision, GateStep, HttpStep, JobSpec, LlmStep, Message, OutputFormat, OutputShape, PassStep,
     Role, RunStep, StepKind, Template, ValueTemplate, WorkflowStep,
@@ -377,7 +377,7 @@ fn check_inputs<'d>(
 ) {
     for name in given.keys().filter(|name| !spec.inputs.contains_key(*name)) {
         let message = format!("{} takes no input {name}", spec.project);
-        match nearest(name, spec.inputs.keys().map(String::as_str)) {
+        match reader.nearest(name, spec.inputs.keys().map(String::as_str)) {
             Some(near) => reader.hinted(node, message, did_you_mean(near)),
             None => reader.problem(node, message),
         }

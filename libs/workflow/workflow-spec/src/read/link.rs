@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kinds::{Kind, UnlinkedLoop};
 use super::reader::{Mention, Reader};
 use crate::document::Node;
-use crate::problems::{did_you_mean, nearest};
+use crate::problems::did_you_mean;
 use crate::references::{Family, Reference};
 use crate::{FileRule, Graph, InputDeclaration, LoopStep, Step, StepKind};
 
@@ -181,7 +181,7 @@ impl Needs<'_> {
             None if self.scope.within => escaped.needs.push((id, node)),
             None => {
                 let message = format!("no step is called \"{id}\"");
-                match nearest(&id, self.level.ids.keys().map(String::as_str)) {
+                match reader.nearest(&id, self.level.ids.keys().map(String::as_str)) {
                     Some(near) => reader.hinted(node, message, did_you_mean(near)),
                     None => reader.problem(node, message),
                 }
@@ -208,7 +208,7 @@ impl Needs<'_> {
                 None if self.scope.within => escaped.mentions.push(mention),
                 None if self.level.writes_unknown => {}
                 None => {
-                    let near = nearest(path, self.level.writers.keys().map(String::as_str));
+                    let near = reader.nearest(path, self.level.writers.keys().map(String::as_str));
                     let hint = near.map(|near| did_you_mean(&format!("files['{near}']")));
                     let message = format!("no step writes the file \"{path}\"");
                     reader.problem_at(mention.node, mention.place, message, hint);
@@ -216,7 +216,7 @@ impl Needs<'_> {
             },
             Reference::Known(Family::Inputs, name) => {
                 if !self.scope.inputs.contains_key(name) {
-                    let near = nearest(name, self.scope.inputs.keys().map(String::as_str));
+                    let near = reader.nearest(name, self.scope.inputs.keys().map(String::as_str));
                     let hint = near.map(|near| did_you_mean(&format!("inputs.{near}")));
                     let message = format!("the workflow declares no input \"{name}\"");
                     reader.problem_at(mention.node, mention.place, message, hint);
@@ -241,7 +241,7 @@ impl Needs<'_> {
         escaped: &mut Escaped<'d>,
     ) {
         let Reference::Known(_, id) = &mention.reference else { return };
-        let near = nearest(id, self.level.ids.keys().map(String::as_str)).map(str::to_owned);
+        let near = reader.nearest(id, self.level.ids.keys().map(String::as_str)).map(str::to_owned);
         mention.near = mention.near.take().or(near);
         if self.scope.within {
             return escaped.mentions.push(mention);
@@ -271,7 +271,9 @@ impl Needs<'_> {
             did_you_mean(&format!("inputs.{name}"))
         } else if self.level.ids.contains_key(name) {
             did_you_mean(&format!("steps.{name}.output"))
-        } else if let Some(near) = nearest(name, known().chain(["steps", "inputs", "files", "secrets"])) {
+        } else if let Some(near) =
+            reader.nearest(name, known().chain(["steps", "inputs", "files", "secrets"]))
+        {
             did_you_mean(near)
         } else {
             "steps.<id>, inputs.<name>, files['<path>'] and secrets.<NAME> are".to_owned()

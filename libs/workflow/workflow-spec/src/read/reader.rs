@@ -78,7 +78,21 @@ impl<'d> Reader<'d> {
         self.note(node, Some(place), message, hint);
     }
 
+    /// The nearest of the names that exist. Where enough is wrong already nobody reads more hints, and looking for
+    /// them would cost more than reading the spec.
+    pub(super) fn nearest<'n>(
+        &self,
+        wanted: &str,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Option<&'n str> {
+        if self.errors.is_full() { None } else { nearest(wanted, names) }
+    }
+
     fn note(&mut self, node: &Node<'_>, place: Option<Place>, message: String, hint: Option<String>) {
+        if self.errors.is_full() {
+            self.errors.more += 1;
+            return;
+        }
         let (path, key) = self.root.way_to(node).unwrap_or_default();
         // What is wrong with a whole collection is said where its key stands.
         let key = key.filter(|_| matches!(node.value, Shape::Map(_) | Shape::List(_) | Shape::Null));
@@ -138,7 +152,7 @@ impl<'d> Reader<'d> {
 
     fn unknown_key(&mut self, entry: &Entry<'_>, section: &Section) {
         let known = || section.keys.iter().map(|key| key.name);
-        let hint = match nearest(&entry.key, known()) {
+        let hint = match self.nearest(&entry.key, known()) {
             Some(name) => did_you_mean(name),
             None => format!("known here: {}", known().collect::<Vec<_>>().join(", ")),
         };
@@ -212,7 +226,7 @@ impl<'d> Reader<'d> {
         let known = || words.iter().map(|(word, _)| *word);
         let all = known().collect::<Vec<_>>().join(", ");
         let message = format!("\"{text}\" is none of {all}");
-        match nearest(text, known()) {
+        match self.nearest(text, known()) {
             Some(name) => self.hinted(node, message, did_you_mean(name)),
             None => self.problem(node, message),
         }

@@ -10,7 +10,7 @@ use super::top::{ON_ERROR, Surroundings, failures};
 use super::{MOST_STEPS, Shelf, is_identifier, is_name};
 use crate::document::{Entry, Node, Shape};
 use crate::keys;
-use crate::problems::{did_you_mean, nearest};
+use crate::problems::did_you_mean;
 use crate::{
     CachePolicy, Effect, FailureKind, FileRule, FileSource, MapOver, PassStep, RetryPolicy, Step, StepKind,
     WriteMode,
@@ -171,7 +171,7 @@ fn pools<'d>(reader: &mut Reader<'d>, node: &'d Node<'d>, surroundings: &Surroun
         let Some(name) = reader.text(item) else { continue };
         if !surroundings.pools.iter().any(|pool| pool == name) {
             let message = format!("\"{name}\" is no pool of limits.pools");
-            match nearest(name, surroundings.pools.iter().map(String::as_str)) {
+            match reader.nearest(name, surroundings.pools.iter().map(String::as_str)) {
                 Some(near) => reader.hinted(item, message, did_you_mean(near)),
                 None => reader.hinted(item, message, format!("limits: {{ pools: {{ {name}: 1 }} }}")),
             }

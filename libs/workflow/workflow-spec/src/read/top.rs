@@ -10,7 +10,7 @@ use super::reader::{Fields, Reader, one_or_more};
 use super::{Shelf, is_identifier, is_name, step};
 use crate::document::{Node, Shape};
 use crate::keys;
-use crate::problems::{did_you_mean, nearest};
+use crate::problems::did_you_mean;
 use crate::{
     Budget, Candidate, FailureKind, InputDeclaration, InputType, JobLimits, JobSpec, OnError, OnExceed,
 };
@@ -261,7 +261,7 @@ impl Surroundings {
         if let Some(candidates) = self.models.get(name) {
             return Some(Arc::clone(candidates));
         }
-        if let Some(near) = nearest(name, self.models.keys().map(String::as_str)) {
+        if let Some(near) = reader.nearest(name, self.models.keys().map(String::as_str)) {
             let message = format!("\"{name}\" is not among the models of this spec");
             let hint = format!("{} A model of that own name can be listed under models", did_you_mean(near));
             reader.hinted(node, message, hint);
