@@ -82,6 +82,13 @@ impl Context {
         DaemonClient::remote(url.trim(), token).map(Some)
     }
 
+    /// Where the control plane elsewhere is and what it is shown, as they were chosen.
+    pub(crate) fn server_access(&self) -> Option<(String, Option<String>)> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+        let url = self.server.clone().or_else(|| variable(environment::ORCHESTRATORD_URL))?;
+        Some((url.trim().to_owned(), variable(environment::CLIENT_TOKEN)))
+    }
+
     /// Refuses `--server` for commands that only look at files of this machine.
     pub(crate) fn refuse_server(&self) -> Result<(), Failure> {
         match &self.server {

@@ -14,6 +14,7 @@ mod context;
 mod daemon_control;
 mod dashboard;
 mod ending;
+mod live;
 mod printer;
 mod progress;
 mod rows;

@@ -56,6 +56,16 @@ impl Talk {
         !self.quiet && std::io::stderr().is_terminal()
     }
 
+    /// Whether only the answer and errors are wanted.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// Whether stderr is coloured.
+    pub(crate) fn has_color(self) -> bool {
+        self.color
+    }
+
     fn say(self, label: &str, color: &str, text: &str) {
         let text = one_line(text);
         if self.color {

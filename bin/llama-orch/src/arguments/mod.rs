@@ -14,6 +14,7 @@ mod parsers;
 mod requests;
 mod runs;
 mod token;
+mod workflow;
 
 pub use config::*;
 pub use daemon::*;
@@ -24,6 +25,7 @@ pub use observing::*;
 pub use requests::*;
 pub use runs::*;
 pub use token::*;
+pub use workflow::*;
 
 /// Run many llama.cpp servers the way people run containers, behind one OpenAI- and Anthropic-compatible API.
 #[derive(Debug, Parser)]
@@ -117,6 +119,10 @@ pub enum Command {
         /// Instance: uid, number, name or display name
         name: String,
     },
+    /// Run a workflow, or go on with one
+    Run(RunArguments),
+    /// Tell what a workflow would find done, what it would do, and what that is likely to cost
+    Plan(PlanArguments),
     /// Tell what happened
     Events(EventsArguments),
     /// List what was asked through the gateway, how it ended and what it took

@@ -17,12 +17,14 @@ mod jobs;
 mod logs;
 mod memory;
 mod node;
+mod plan;
 mod ps;
 mod quickstart;
 mod replay;
 mod requests;
 mod restart;
 mod rm;
+mod run;
 mod scale;
 mod service;
 mod show;
@@ -66,6 +68,8 @@ pub(crate) fn run(context: &Context, command: Command) -> CommandResult {
         Command::Node { action } => node::run(context, &action),
         Command::PlanLoad { name } => memory::plan_load(context, &name),
         Command::Describe { name } => describe::run(context, &name),
+        Command::Plan(arguments) => plan::run(context, &arguments),
+        Command::Run(arguments) => run::run(context, &arguments),
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Requests(arguments) => requests::run(context, &arguments),
         Command::Replay(arguments) => replay::run(context, &arguments),
@@ -114,6 +118,8 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Ps(_)
             | Command::Stats(_)
             | Command::Dashboard(_)
+            | Command::Plan(_)
+            | Command::Run(_)
             | Command::Requests(_)
             | Command::Replay(_)
             | Command::Describe { .. }

@@ -14,6 +14,7 @@ mod canonical;
 mod control;
 mod event;
 mod files;
+mod forecast;
 mod journal;
 mod key;
 mod log;
@@ -36,6 +37,7 @@ pub use control::{
 };
 pub use event::{Event, EventType, Level};
 pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};
+pub use forecast::{Estimate, Forecast, Outlook, PastSteps, StepEstimate, StepForecast, forecast};
 pub use journal::JournalError;
 pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
 pub use manifest::{

@@ -28,7 +28,7 @@ use super::results::Results;
 use super::schedule::ReadyQueue;
 use super::tasks::{Launch, Made};
 use super::timers::{Alarm, Timers};
-use super::{Job, JobEnd, JobOutcome, Ports, RunError, Watch};
+use super::{Foresee, Job, JobEnd, JobOutcome, Ports, RunError, Watch};
 use crate::budget::Meter;
 use crate::control::Wish;
 use crate::recorder::{JobFacts, Past, Recorder};
@@ -69,6 +69,7 @@ pub(super) struct Driver {
     pub(super) ports: Ports,
     pub(super) watch: Arc<dyn Watch>,
     pub(super) past: Past,
+    pub(super) foresee: Option<Arc<dyn Foresee>>,
     pub(super) recorder: Recorder,
     pub(super) durable: Durable,
     pub(super) results: Results,
@@ -114,6 +115,8 @@ pub(super) struct Parts {
     pub(super) results: Results,
     pub(super) publisher: Arc<Publisher>,
     pub(super) cancel: CancellationToken,
+    /// Who is told of what would be done, where nothing is.
+    pub(super) foresee: Option<Arc<dyn Foresee>>,
 }
 
 impl Driver {
@@ -128,6 +131,7 @@ impl Driver {
             ports: parts.ports,
             watch: parts.watch,
             past: parts.past,
+            foresee: parts.foresee,
             recorder: parts.recorder,
             results: parts.results,
             publisher: parts.publisher,
@@ -318,11 +322,14 @@ impl Driver {
         let duration = self.began.elapsed();
         let error = self.tell_end(outcome, duration);
         self.flush()?;
+        let only_foreseen = self.foresee.is_some();
         let Self { mut recorder, results, .. } = self;
         let written = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
             recorder.sync()?;
             recorder.write_manifest()?;
-            results.link_used();
+            if !only_foreseen {
+                results.link_used();
+            }
             Ok(recorder.manifest().clone())
         });
         let manifest = written.await.map_err(|_ended| RunError::Interrupted)??;

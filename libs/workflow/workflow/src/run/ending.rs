@@ -118,6 +118,11 @@ impl Driver {
         self.finish(Ended { node: at, ending: Ending::Skipped(reason), output: None, _places: None });
     }
 
+    /// A step that a forecast leaves undone, and so whatever needs it.
+    pub(super) fn leave(&mut self, at: NodeRef) {
+        self.skip(at, SkipReason::UpstreamFailed);
+    }
+
     /// A step that cannot even begin.
     pub(super) fn fail_unbegun(&mut self, at: NodeRef, failure: &CallFailure) {
         self.fail_with(at, 1, Instant::now(), failure, None);
@@ -195,7 +200,7 @@ impl Driver {
         }
         self.scopes.set_state(at, State::Ended(ending));
         self.tell_dependents(at, ending);
-        if ending == Ending::Failed && !self.is_tolerated(at) {
+        if ending == Ending::Failed && !self.is_tolerated(at) && self.foresee.is_none() {
             match self.on_error(at) {
                 OnError::Continue => {}
                 OnError::Drain => self.stop(at.scope),

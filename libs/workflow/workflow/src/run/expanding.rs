@@ -267,6 +267,9 @@ impl Driver {
     pub(super) fn conclude(&mut self, scope: &Scope) {
         let Some(at) = scope.parent else { return };
         let State::Expanded { since } = self.scopes.node(at).state else { return };
+        if self.foresee.is_some() && scope.nodes.iter().any(|node| node.state.is_left()) {
+            return self.leave(at);
+        }
         if let Some(failed) = &scope.failure {
             let message = format!("{}: {}", failed.step, failed.message);
             return self.fail_with(at, 1, since, &CallFailure::new(failed.kind, message), None);

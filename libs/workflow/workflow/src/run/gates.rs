@@ -44,6 +44,10 @@ impl Driver {
         if let Some((choice, by)) = self.left_decision(&id, &open) {
             return self.decided(at, &open, &choice, &by);
         }
+        if let Some(foresee) = &self.foresee {
+            foresee.gate(&id);
+            return self.leave(at);
+        }
         let choices: Vec<&str> = open.gate.choices.iter().map(String::as_str).collect();
         self.recorder.gate_waiting(&id, &open.gate.message, &choices);
         self.scopes.set_state(at, State::Deciding(Box::new(open)));

@@ -35,9 +35,10 @@ use workflow_spec::JobSpec;
 
 use crate::files::{FileError, OutputFiles};
 use crate::journal::JournalError;
+use crate::key::KeyDocument;
 use crate::manifest::Manifest;
 use crate::recorder::{Past, Recorder};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, RunFolderError};
 use crate::store::{Durability, Store};
 use crate::{AskModel, AskService, RunProgram, Serving};
 use driver::{Driver, Parts};
@@ -68,6 +69,14 @@ pub struct JobOptions {
     pub keep_waiting: bool,
     /// Where the workflow's file lies: what `cache: { key: seed-v2.1 }` takes the code's version of.
     pub folder: Option<PathBuf>,
+}
+
+/// Hears what a run would do, in place of its being done.
+pub(crate) trait Foresee: Send + Sync {
+    /// Work that no stored result stands in for.
+    fn action(&self, step: &str, document: &KeyDocument);
+    /// A decision that somebody would have to take.
+    fn gate(&self, step: &str);
 }
 
 /// The world outside the run.
@@ -122,6 +131,10 @@ pub enum RunError {
     Sync { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Files(#[from] FileError),
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    #[error("cannot make a folder for a moment: {0}")]
+    Scratch(io::Error),
     #[error("the run was interrupted while it ended")]
     Interrupted,
 }
@@ -139,6 +152,9 @@ impl From<RunError> for Failure {
                 let cause = std::error::Error::source(source).map(|cause| format!(": {cause}"));
                 Failure::new(ExitCode::General, format!("{error}{}", cause.unwrap_or_default()))
             }
+            RunError::Folder(error) => error.into(),
+            RunError::Scratch(_) => Failure::new(ExitCode::General, error.to_string())
+                .hint("see to the folder for temporary files"),
             RunError::Interrupted => Failure::new(ExitCode::General, error.to_string())
                 .hint("go on with `llama-orch run --resume`"),
         }
@@ -165,5 +181,40 @@ pub async fn run_job(
     let past = past.unwrap_or_default();
     let results = Results::new(store, own, durability, past.lives() > 0);
     let publisher = Arc::new(Publisher::new(files));
-    Driver::new(Parts { job, ports, watch, past, recorder, results, publisher, cancel }).run().await
+    let foresee = None;
+    Driver::new(Parts { job, ports, watch, past, recorder, results, publisher, cancel, foresee }).run().await
+}
+
+/// Goes through a job in an empty folder and tells what it would do. What would be done is left, and with it
+/// whatever needs it; failures stop nothing.
+pub(crate) async fn foresee_job(
+    folder: RunFolder,
+    job: Job,
+    store: Arc<Store>,
+    ports: Ports,
+    foresee: Arc<dyn Foresee>,
+) -> Result<Manifest, RunError> {
+    let files = OutputFiles::open(folder.path(), &job.spec.project, Durability::Relaxed)?;
+    let own = Store::run(folder.cache());
+    let parts = Parts {
+        recorder: Recorder::open(folder, None)?,
+        past: Past::default(),
+        results: Results::new(store, own, Durability::Relaxed, false),
+        publisher: Arc::new(Publisher::new(files)),
+        watch: Arc::new(Unwatched),
+        cancel: CancellationToken::new(),
+        foresee: Some(foresee),
+        job,
+        ports,
+    };
+    Ok(Driver::new(parts).run().await?.manifest)
+}
+
+/// Nobody looks on.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn lines(&self, _: &[u8]) {}
+
+    fn piece(&self, _: &str, _: &str) {}
 }

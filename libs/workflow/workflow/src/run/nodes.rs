@@ -211,6 +211,11 @@ impl State {
         )
     }
 
+    /// Whether it was not done for want of something it needs.
+    pub(crate) const fn is_left(&self) -> bool {
+        matches!(self, Self::Ended(Ending::Skipped(SkipReason::UpstreamFailed)))
+    }
+
     pub(crate) const fn is_active(&self) -> bool {
         self.is_busy() || matches!(self, Self::Expanded { .. })
     }

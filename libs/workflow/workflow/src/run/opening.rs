@@ -239,6 +239,10 @@ impl Driver {
             }
             Found::Miss => {}
         }
+        if let Some(foresee) = &self.foresee {
+            foresee.action(&self.scopes.node(at).id, &work.document);
+            return self.leave(at);
+        }
         let leader = match self.seat(&work) {
             None => None,
             Some(Seat::Leader(leader)) => Some(leader),

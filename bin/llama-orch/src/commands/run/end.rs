@@ -1,0 +1,111 @@
+//! What is told when a job has ended.
+
+use std::path::Path;
+use std::time::Duration;
+
+use orch_core::{ExitCode, Failure};
+use workflow::{JobEnd, JobOutcome, Manifest, StepState, StepStatus};
+
+use crate::context::Context;
+use crate::ending::{CommandResult, Ended};
+use crate::live::{show_seconds, with_commas};
+use crate::words::quoted;
+
+/// More files or failures than these are counted, not listed.
+const MOST_LISTED: usize = 20;
+
+/// Status, time, tokens, files, and what can be done next; then the code.
+pub(super) fn tell(context: &Context, folder: &Path, end: &JobEnd) -> CommandResult {
+    let manifest = &end.manifest;
+    if !context.printer.json() {
+        context.printer.pairs(&summary(manifest, folder))?;
+    }
+    for failure in failures(end) {
+        context.talk.failure(&failure);
+    }
+    Ended::told(exit_code(end.outcome))
+}
+
+const fn exit_code(outcome: JobOutcome) -> ExitCode {
+    match outcome {
+        JobOutcome::Succeeded => ExitCode::Success,
+        JobOutcome::Failed => ExitCode::JobFailed,
+        JobOutcome::Cancelled => ExitCode::Interrupted,
+        JobOutcome::Waiting => ExitCode::JobAtGate,
+    }
+}
+
+fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
+    let (done, all) = manifest.progress();
+    let status = manifest.status.unwrap_or_default().word();
+    let mut pairs =
+        vec![("job", manifest.job_id.clone()), ("status", format!("{status}, {done} of {all} steps"))];
+    if let Some(duration) =
+        manifest.duration_s().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    {
+        pairs.push(("duration", show_seconds(duration)));
+    }
+    pairs.push(("tokens", tokens(manifest)));
+    if manifest.from_cache > 0 {
+        pairs.push(("from cache", format!("{} steps", with_commas(manifest.from_cache.into()))));
+    }
+    let outputs = folder.join("outputs").join(&manifest.project);
+    let files = manifest.files();
+    pairs.extend(
+        files.iter().take(MOST_LISTED).map(|file| ("file", outputs.join(&file.path).display().to_string())),
+    );
+    if files.len() > MOST_LISTED {
+        pairs.push(("files", format!("{} more", files.len() - MOST_LISTED)));
+    }
+    pairs.extend(next(manifest).into_iter().map(|command| ("next", command)));
+    pairs
+}
+
+fn tokens(manifest: &Manifest) -> String {
+    let usage = manifest.usage;
+    let both = format!("{} in, {} out", with_commas(usage.prompt), with_commas(usage.completion));
+    format!("{} ({both})", with_commas(usage.total()))
+}
+
+/// What a person may want to type now.
+fn next(manifest: &Manifest) -> Vec<String> {
+    use workflow::JobStatus::{Cancelled, Failed, Succeeded, Waiting};
+    let job = quoted(&manifest.job_id);
+    match manifest.status.unwrap_or_default() {
+        Succeeded => vec![format!("llama-orch show {job}")],
+        Waiting => {
+            let decisions = gates(manifest)
+                .map(|(step, choices)| format!("llama-orch decide {job} {} {choices}", quoted(&step.id)));
+            decisions.take(MOST_LISTED).chain([format!("llama-orch run --resume {job}")]).collect()
+        }
+        Failed | Cancelled | workflow::JobStatus::Running => {
+            vec![format!("llama-orch show {job}"), format!("llama-orch run --resume {job}")]
+        }
+    }
+}
+
+/// Steps that wait for a decision, with the words that decide.
+fn gates(manifest: &Manifest) -> impl Iterator<Item = (&StepState, String)> {
+    let waiting = manifest.steps().iter().filter(|step| step.status == StepStatus::Waiting);
+    waiting.filter_map(|step| Some((step, step.question.as_ref()?.choices.join("|"))))
+}
+
+/// Why the job did not succeed: each failed step, or what ended the job besides.
+fn failures(end: &JobEnd) -> Vec<Failure> {
+    let manifest = &end.manifest;
+    if end.outcome != JobOutcome::Failed {
+        return Vec::new();
+    }
+    let told = |step: &StepState| {
+        let failure = step.failure.as_ref();
+        let kind = failure.and_then(|failure| failure.kind).map_or("failed", |kind| kind.word());
+        let message = failure.map_or("", |failure| &failure.message);
+        Failure::new(ExitCode::JobFailed, format!("step {}: {kind}: {message}", step.id))
+    };
+    let mut failures: Vec<Failure> = manifest.failed_steps().take(MOST_LISTED).map(told).collect();
+    if failures.is_empty() {
+        let why = manifest.error.as_deref().unwrap_or("it tells no reason");
+        failures.push(Failure::new(ExitCode::JobFailed, format!("the job failed: {why}")));
+    }
+    failures
+}

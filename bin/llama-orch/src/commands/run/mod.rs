@@ -1,0 +1,93 @@
+//! `run`: carries out a workflow, or goes on with one.
+
+mod beginning;
+mod dry_run;
+mod end;
+mod interrupt;
+mod reading;
+
+use std::sync::Arc;
+
+use llm_providers::Reach;
+use orch_core::{ExitCode, Failure};
+use orchestratord::daemon::{DaemonOptions, load_settings};
+use orchestratord::jobs::{ProviderBook, environment, keep, local_gateway};
+use tokio_util::sync::CancellationToken;
+use workflow::{Job, JobEnd, JobOptions, Ports, Store, Watch, run_job};
+use workflow_spec::JobSpec;
+
+use crate::arguments::{JournalChoice, RunArguments};
+use crate::context::Context;
+use crate::ending::{CommandResult, Ended};
+use crate::live::{JobPicture, Show};
+use crate::runtime::block_on;
+use beginning::Beginning;
+pub(super) use reading::{read_spec, typed_inputs};
+
+/// What others read who find the job's lock taken.
+const COMMAND: &str = "llama-orch run";
+
+pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult {
+    if arguments.dry_run {
+        return dry_run::run(context, arguments);
+    }
+    let beginning = beginning::begin(context, arguments)?;
+    let (ports, provider) = surroundings(context, arguments.provider.as_deref(), &beginning.spec)?;
+    let options = JobOptions {
+        concurrency: arguments.concurrency,
+        provider,
+        no_cache: arguments.no_cache,
+        strict: arguments.journal == JournalChoice::Strict,
+        keep_waiting: false,
+        folder: beginning.folder.clone(),
+    };
+    carry_out(context, beginning, ports, options)
+}
+
+/// What the job is given, and whom it asks where its steps name nobody.
+pub(super) fn surroundings(
+    context: &Context,
+    provider: Option<&str>,
+    spec: &JobSpec,
+) -> Result<(Ports, String), Failure> {
+    let home = context.home()?;
+    let settings = load_settings(&DaemonOptions { home: home.clone(), flags: Vec::new() })?;
+    let variables = environment();
+    let book = ProviderBook::new(&settings, &variables, local_gateway(home, context.server_access()))?;
+    let provider = book.default_for(provider, spec, &settings, &variables)?;
+    book.check_steps(spec)?;
+    Ok((book.into_ports(variables, Reach::Everywhere, None), provider))
+}
+
+fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: JobOptions) -> CommandResult {
+    let Beginning { spec, inputs, place, .. } = beginning;
+    let (folder, past) = place.open(&spec)?;
+    keep(&folder, &spec, &inputs)?;
+    let path = folder.path().to_owned();
+    let store = Arc::new(Store::home(context.home()?.cache()));
+    let show = Arc::new(Show::new(context.printer, context.talk, JobPicture::of(&spec.graph)));
+    let job = Job { spec: Arc::new(spec.with_model_input(&inputs)), inputs, options };
+    let watch: Arc<dyn Watch> = show.clone();
+    let cancel = CancellationToken::new();
+    let ended: Result<JobEnd, Failure> = block_on(async {
+        let listener = interrupt::listen(&cancel, &show)?;
+        let run = run_job(folder, past, job, store, ports, watch, cancel.clone());
+        tokio::select! {
+            ended = run => Ok(ended?),
+            never = listener => match never {},
+        }
+    });
+    show.finish();
+    end::tell(context, &path, &ended?)
+}
+
+/// `what` works on a workflow that is given.
+fn needs_spec(what: &str) -> CommandResult {
+    Err(Failure::new(ExitCode::Usage, format!("{what} needs a workflow")).hint("give it: --spec FILE").into())
+}
+
+/// Several things that are wrong, each with its hint; then the code.
+fn refuse_all(context: &Context, failures: &[Failure]) -> Ended {
+    failures.iter().for_each(|failure| context.talk.failure(failure));
+    Ended::Told(failures.first().map_or(ExitCode::General, |failure| failure.exit))
+}

@@ -1,0 +1,76 @@
+//! The workflow and its inputs, as they were typed.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use orch_core::{ExitCode, Failure};
+use orchestratord::jobs::{SpecFolder, read_inputs, read_spec_file, read_spec_text};
+use serde_json::{Map, Value};
+use workflow_spec::{JobSpec, SpecErrors};
+
+use super::refuse_all;
+use crate::context::{Context, working_folder};
+use crate::ending::Ended;
+
+/// Stands for stdin.
+const STDIN: &str = "-";
+
+/// Reads and checks the workflow that `--spec` names; all that is wrong with it is told at once.
+pub(in crate::commands) fn read_spec(context: &Context, name: &str) -> Result<JobSpec, Ended> {
+    let (text, shown) = match name {
+        STDIN => (read_spec_text(std::io::stdin().lock()), "stdin"),
+        path => (read_spec_file(Path::new(path)), path),
+    };
+    let text = text.map_err(|error| unreadable(shown, &error))?;
+    check_spec(context, &text, spec_folder(name), shown)
+}
+
+/// Where the files lie that a workflow names.
+pub(super) fn spec_folder(name: &str) -> PathBuf {
+    let beside = Path::new(name).parent().filter(|folder| name != STDIN && !folder.as_os_str().is_empty());
+    beside.map_or_else(working_folder, Path::to_owned)
+}
+
+fn check_spec(context: &Context, text: &str, folder: PathBuf, shown: &str) -> Result<JobSpec, Ended> {
+    let spec =
+        JobSpec::read(text, &SpecFolder(folder)).map_err(|errors| spec_refused(context, errors, shown))?;
+    let place = |warning: &workflow_spec::SpecError| format!("{shown}:{warning}");
+    context.warn(&spec.warnings.iter().map(place).collect::<Vec<_>>());
+    Ok(spec)
+}
+
+/// One `error:` line for each thing that is wrong, with its place.
+pub(in crate::commands) fn spec_refused(context: &Context, errors: SpecErrors, shown: &str) -> Ended {
+    let mut failures: Vec<Failure> = Vec::new();
+    for error in errors.in_file(shown).errors {
+        let hint = error.hint.clone();
+        let place = workflow_spec::SpecError { hint: None, ..error };
+        let failure = Failure::new(ExitCode::JobSpecInvalid, place.to_string());
+        failures.push(match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        });
+    }
+    refuse_all(context, &failures)
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+        _ => ExitCode::JobSpecInvalid,
+    };
+    let failure = Failure::new(exit, format!("cannot read the workflow {name}: {error}"));
+    match error.kind() {
+        ErrorKind::NotFound => failure.hint("--spec takes a YAML or JSON file, or - for stdin"),
+        _ => failure,
+    }
+}
+
+/// The inputs by `--var`; all that is wrong with them is told at once.
+pub(in crate::commands) fn typed_inputs(
+    context: &Context,
+    spec: &JobSpec,
+    vars: &[(String, String)],
+) -> Result<Map<String, Value>, Ended> {
+    read_inputs(&spec.inputs, vars, &working_folder()).map_err(|failures| refuse_all(context, &failures))
+}

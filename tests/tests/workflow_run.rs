@@ -1,0 +1,439 @@
+//! Workflows through the command line, against a provider on a real socket.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+use support::SOON;
+use support::home::Home;
+use testkit::provider::{FakeProvider, Fault, Rule, Script};
+use testkit::{ProgramRun, wait_for, wait_for_value};
+
+/// The seed's job, its latencies divided by 100.
+const SEED: &str = "
+project: notes_api
+inputs: { task: { type: string, default: notes } }
+steps:
+  architect: { llm: { model: fake, prompt: 'ARCHITECT {{ inputs.task }}' } }
+  builder: { llm: { model: fake, prompt: 'BUILDER {{ steps.architect.output.text }}' }, files: [ { path: main.py } ] }
+  docs: { llm: { model: fake, prompt: 'DOCS {{ steps.architect.output.text }}' } }
+  qa: { llm: { model: fake, prompt: 'QA {{ steps.builder.output.text }} {{ steps.docs.output.text }}' } }
+";
+
+/// A home whose workflows ask a provider that does as it is told.
+struct Scene {
+    home: Home,
+    provider: FakeProvider,
+}
+
+impl Scene {
+    fn new(script: Script) -> Self {
+        let home = Home::fake();
+        let provider = FakeProvider::start(script);
+        let config = format!(
+            "[workflow]\nprovider = \"fake\"\n[providers.fake]\nkind = \"openai_compatible\"\nbase_url = \"{}\"\n",
+            provider.url()
+        );
+        std::fs::write(home.path().join("config.toml"), config).unwrap();
+        Self { home, provider }
+    }
+
+    /// Writes a spec beside the home.
+    fn spec(&self, text: &str) -> String {
+        let path = self.home.scratch().join("job.yaml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, arguments: &[&str]) -> ProgramRun {
+        self.home.run(&[&["run"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> ProgramRun {
+        let run = self.run(arguments);
+        run.expect_exit(0);
+        run
+    }
+
+    fn job(&self, id: &str) -> PathBuf {
+        self.home.path().join("runs").join(id)
+    }
+
+    fn journal(&self, id: &str) -> PathBuf {
+        self.job(id).join("events.jsonl")
+    }
+
+    #[track_caller]
+    fn events(&self, id: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.journal(id)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The steps with an event of this type, in its order.
+    #[track_caller]
+    fn steps(&self, id: &str, kind: &str) -> Vec<String> {
+        let events = self.events(id);
+        let of_kind = events.iter().filter(|event| event["type"] == kind);
+        of_kind.map(|event| event["step"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The last event's data, which has to be of this type.
+    #[track_caller]
+    fn end(&self, id: &str, kind: &str) -> Value {
+        let last = self.events(id).pop().expect("a job has events");
+        assert_eq!(last["type"], kind, "{last}");
+        last["data"].clone()
+    }
+
+    /// Starts a run in the background.
+    fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.home.command(&[&["run"], arguments].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    }
+
+    /// How many requests came whose prompt begins like this.
+    fn asked(&self, beginning: &str) -> u64 {
+        let prompts = self.provider.stats().prompts;
+        prompts.iter().filter(|(prompt, _)| prompt.starts_with(beginning)).map(|(_, count)| count).sum()
+    }
+
+    /// The steps that were skipped for this reason.
+    #[track_caller]
+    fn skipped(&self, id: &str, reason: &str) -> Vec<String> {
+        let events = self.events(id);
+        let skipped = events.iter().filter(|event| event["type"] == "step.skipped");
+        let skipped = skipped.filter(|event| event["data"]["reason"] == reason);
+        skipped.map(|event| event["step"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+/// Killed when dropped.
+struct Running(Child);
+
+impl Running {
+    #[track_caller]
+    fn exit_code(&mut self) -> Option<i32> {
+        wait_for_value("the end of the run", SOON, || self.0.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn seed_script() -> Script {
+    let rule = |part: &str, latency| Rule { latency_ms: Some(latency), ..Rule::on(part) };
+    Script::default()
+        .rule(rule("QA", 50))
+        .rule(rule("DOCS", 250))
+        .rule(rule("BUILDER", 250))
+        .rule(rule("ARCHITECT", 50))
+}
+
+fn seconds(data: &Value) -> f64 {
+    data["duration_s"].as_f64().unwrap()
+}
+
+#[test]
+fn steps_run_side_by_side_and_not_at_all_when_their_results_are_known() {
+    let scene = Scene::new(seed_script());
+    let spec = scene.spec(SEED);
+    scene.ok(&["--spec", &spec, "--job-id", "serial", "--concurrency", "1", "--no-cache"]);
+    scene.ok(&["--spec", &spec, "--job-id", "parallel", "--concurrency", "4"]);
+    scene.ok(&["--spec", &spec, "--job-id", "cached"]);
+
+    let serial = seconds(&scene.end("serial", "job.succeeded"));
+    let parallel = seconds(&scene.end("parallel", "job.succeeded"));
+    let cached = scene.end("cached", "job.succeeded");
+    assert!(serial >= 0.60, "{serial}");
+    assert!((0.35..0.85 * serial).contains(&parallel), "{parallel} beside {serial}");
+    assert!(seconds(&cached) < parallel / 2.0, "{cached} beside {parallel}");
+    assert_eq!(cached["from_cache"], 4);
+    assert_eq!(cached["tokens"], 0);
+    assert_eq!(scene.asked(""), 8, "nobody was asked a third time");
+}
+
+#[test]
+fn two_staggered_chains_do_not_wait_for_each_other() {
+    let mut text = "project: chains\nsteps:\n".to_owned();
+    for (chain, slow_first) in [("a", false), ("b", true)] {
+        for n in 0..20 {
+            let speed = if (n % 2 == 0) == slow_first { "SLOW" } else { "FAST" };
+            let needs = if n == 0 { String::new() } else { format!(", needs: {chain}{}", n - 1) };
+            text +=
+                &format!("  {chain}{n}: {{ llm: {{ model: fake, prompt: {speed} {chain}{n} }}{needs} }}\n");
+        }
+    }
+    let rule = |part: &str, latency| Rule { latency_ms: Some(latency), ..Rule::on(part) };
+    let scene = Scene::new(Script::default().rule(rule("SLOW", 100)).rule(rule("FAST", 10)));
+    scene.ok(&["--spec", &scene.spec(&text), "--job-id", "chains"]);
+    // In waves it would take 20 times the slower of two: 2.0 s.
+    let took = seconds(&scene.end("chains", "job.succeeded"));
+    assert!((1.1..1.8).contains(&took), "{took}");
+}
+
+#[test]
+fn a_resumed_job_does_only_what_is_left() {
+    let bad = Fault::Status { status: 400, retry_after: None, headers: BTreeMap::new(), body: None };
+    let scene = Scene::new(Script::default().fault("DOCS", bad, 1));
+    let spec = scene.spec(SEED);
+    let failed = scene.run(&["--spec", &spec, "--job-id", "broken"]);
+    failed.expect_exit(70);
+    assert!(failed.stderr.contains("error: step docs: validation"), "{failed}");
+    assert!(failed.stdout.contains("llama-orch run --resume broken"), "{failed}");
+    assert_eq!(scene.steps("broken", "step.succeeded"), ["architect", "builder"]);
+
+    scene.ok(&["--resume", "broken"]);
+    assert_eq!(scene.skipped("broken", "resume"), ["architect", "builder"]);
+    let asked = ["ARCHITECT", "BUILDER", "DOCS", "QA"].map(|step| scene.asked(step));
+    assert_eq!(asked, [1, 1, 2, 1]);
+
+    // Resumed twice is resumed once.
+    let before = scene.asked("");
+    scene.ok(&["--spec", &spec, "--resume"]);
+    assert_eq!(scene.asked(""), before);
+    assert_eq!(
+        std::fs::read_dir(scene.home.path().join("runs")).unwrap().count(),
+        1,
+        "no further job was made"
+    );
+}
+
+/// The queries that the seed shows, as they stand there but for the path.
+const QUERIES: [&str; 3] = [
+    "grep '\"type\":\"llm.response\"' \"$JOURNAL\" | jq -c .type | sort | uniq -c | xargs",
+    "jq -r 'select(.type==\"llm.response\") | .data.duration_s' \"$JOURNAL\" | awk '{sum+=$1} END {print sum}'",
+    "echo \"Hits: $(grep cache.hit \"$JOURNAL\" | wc -l)\"; echo \"Misses: $(grep cache.miss \"$JOURNAL\" | wc -l)\"",
+];
+
+#[expect(clippy::disallowed_methods, reason = "the journal is read by other people's tools")]
+fn query(scene: &Scene, id: &str, query: &str) -> String {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", query]).env("JOURNAL", scene.journal(id));
+    let run = testkit::run(shell);
+    run.expect_exit(0);
+    run.stdout.trim().to_owned()
+}
+
+#[test]
+fn the_journal_answers_grep_and_jq() {
+    let scene = Scene::new(seed_script());
+    let spec = scene.spec(SEED);
+    scene.ok(&["--spec", &spec, "--job-id", "first"]);
+    scene.ok(&["--spec", &spec, "--job-id", "second"]);
+    assert_eq!(query(&scene, "first", QUERIES[2]), "Hits: 0\nMisses: 4");
+    assert_eq!(query(&scene, "second", QUERIES[2]), "Hits: 4\nMisses: 0");
+    assert_eq!(scene.steps("first", "llm.response").len(), 4);
+    if query(&scene, "first", "command -v jq || true").is_empty() {
+        eprintln!("there is no jq here: two of the three queries are not tried");
+        return;
+    }
+    assert_eq!(query(&scene, "first", QUERIES[0]), "4 llm.response");
+    let sum: f64 = query(&scene, "first", QUERIES[1]).parse().unwrap();
+    assert!(sum >= 0.60, "{sum}");
+}
+
+#[test]
+fn an_edited_prompt_runs_its_step_and_what_changes_by_it() {
+    // The reviewer says the same whatever it reads: what comes after it does not change.
+    let scene = Scene::new(Script::default().answer("REVIEW", "fine"));
+    let text = "
+project: edits
+steps:
+  a: { llm: { model: fake, prompt: A } }
+  b: { llm: { model: fake, prompt: 'B {{ steps.a.output.text }}' } }
+  c: { llm: { model: fake, prompt: 'C {{ steps.a.output.text }}' } }
+  review: { llm: { model: fake, prompt: 'REVIEW {{ steps.b.output.text }}' } }
+  last: { llm: { model: fake, prompt: 'LAST {{ steps.review.output.text }}' } }
+";
+    scene.ok(&["--spec", &scene.spec(text), "--job-id", "one"]);
+    assert_eq!(scene.asked(""), 5);
+
+    let edited = text.replace("prompt: 'B ", "prompt: 'B, better: ");
+    scene.ok(&["--spec", &scene.spec(&edited), "--resume", "one"]);
+    assert_eq!(scene.asked(""), 7, "b and review");
+    scene.ok(&["--spec", &scene.spec(&edited), "--job-id", "two"]);
+    assert_eq!(scene.steps("two", "cache.hit").len(), 5);
+
+    let renamed = edited.replace("steps.b.", "steps.build.").replace("  b: {", "  build: {");
+    scene.ok(&["--spec", &scene.spec(&renamed), "--resume", "one"]);
+    scene.ok(&["--spec", &scene.spec(&renamed), "--job-id", "three"]);
+    assert_eq!(scene.asked(""), 7, "a name is not part of the question");
+}
+
+#[test]
+fn a_job_is_run_by_one_process_at_a_time() {
+    let scene = Scene::new(Script::default().fault("A", Fault::Hang, 1));
+    let spec = scene.spec("project: held\nsteps: { a: { llm: { model: fake, prompt: A } } }\n");
+    let first = scene.start(&["--spec", &spec, "--job-id", "held"]);
+    wait_for("the request", SOON, || scene.asked("A") == 1);
+
+    let second = scene.run(&["--resume", "held"]);
+    second.expect_exit(33);
+    assert!(second.stderr.contains(&format!("pid {}", first.0.id())), "{second}");
+    drop(first);
+    // The lock goes with its holder.
+    scene.ok(&["--resume", "held"]);
+    assert_eq!(scene.asked("A"), 2);
+}
+
+#[test]
+fn ctrl_c_ends_a_job_politely_and_it_can_be_gone_on_with() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let scene = Scene::new(Script::default().fault("B", Fault::Hang, 1));
+    let text = "project: cut\nsteps:\n  a: { llm: { model: fake, prompt: A } }\n  b: { llm: { model: fake, prompt: B }, needs: a }\n";
+    let spec = scene.spec(text);
+    let mut run = scene.start(&["--spec", &spec, "--job-id", "cut"]);
+    wait_for("the second request", SOON, || scene.asked("B") == 1);
+    kill(Pid::from_raw(i32::try_from(run.0.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(run.exit_code(), Some(130));
+    scene.end("cut", "job.cancelled");
+    assert_eq!(scene.steps("cut", "step.cancelled"), ["b"]);
+
+    scene.ok(&["--resume", "cut"]);
+    assert_eq!((scene.asked("A"), scene.asked("B")), (1, 2));
+}
+
+#[test]
+fn jobs_are_named_once_and_unknown_ones_are_not_found() {
+    let scene = Scene::new(Script::default());
+    let spec = scene.spec("project: names\nsteps: { a: { llm: { model: fake, prompt: A } } }\n");
+    scene.run(&["--resume", "nobody"]).expect_exit(72);
+    scene.run(&["--resume", "last"]).expect_exit(72);
+    scene.run(&["--resume"]).expect_exit(2);
+    scene.run(&["--spec", &spec, "--job-id", "../up"]).expect_exit(2);
+    // With its workflow it is started.
+    scene.ok(&["--spec", &spec, "--resume", "mine"]);
+    let again = scene.run(&["--spec", &spec, "--job-id", "mine"]);
+    again.expect_exit(14);
+    assert!(again.stderr.contains("mine exists already"), "{again}");
+    assert_eq!(scene.asked("A"), 1);
+    scene.ok(&["--resume", "last"]);
+    assert_eq!(scene.asked("A"), 1);
+}
+
+#[test]
+fn a_job_that_only_waits_for_a_decision_says_how_it_goes_on() {
+    let scene = Scene::new(Script::default());
+    let text = "
+project: gated
+steps:
+  ask: { gate: { message: Shall it?, choices: [approve, reject] } }
+  then: { llm: { model: fake, prompt: 'GO {{ steps.ask.output.text }}' } }
+";
+    let waiting = scene.run(&["--spec", &scene.spec(text), "--job-id", "gated"]);
+    waiting.expect_exit(73);
+    assert!(waiting.stdout.contains("llama-orch decide gated ask approve|reject"), "{waiting}");
+    assert_eq!(scene.asked(""), 0);
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_workflow_is_told_before_anything_runs() {
+    let scene = Scene::new(Script::default());
+    let text = "project: bad\nsteps:\n  a: { llm: { model: fake, prompt: '{{ steps.zz.output.text }}' } }\n  b: { lmm: {} }\n";
+    let refused = scene.run(&["--spec", &scene.spec(text)]);
+    refused.expect_exit(71);
+    let errors: Vec<&str> = refused.stderr.lines().filter(|line| line.starts_with("error:")).collect();
+    assert!(errors.len() >= 2, "{refused}");
+    assert!(errors[0].contains("job.yaml:3:"), "{refused}");
+    assert!(errors[1].contains("job.yaml:4:"), "{refused}");
+
+    let good = "project: good\ninputs: { n: integer }\nsteps: { a: { llm: { model: fake, prompt: '{{ inputs.n }}' } } }\n";
+    let spec = scene.spec(good);
+    scene.run(&["--spec", &spec]).expect_exit(2);
+    scene.run(&["--spec", &spec, "--var", "n=many"]).expect_exit(2);
+    scene.run(&["--spec", &spec, "--var", "n=1", "--provider", "nobody"]).expect_exit(2);
+    scene.run(&["--spec", "gone.yaml"]).expect_exit(71);
+    assert_eq!(scene.asked(""), 0);
+    assert!(!scene.home.path().join("runs").exists(), "nothing was written");
+}
+
+#[test]
+fn for_programs_the_journal_is_on_stdout_and_nothing_else() {
+    let scene = Scene::new(Script::default());
+    let run = scene.ok(&["--spec", &scene.spec(SEED), "--job-id", "told", "--json"]);
+    assert_eq!(run.stdout, std::fs::read_to_string(scene.journal("told")).unwrap());
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn without_a_terminal_a_line_tells_each_event_that_matters_and_the_end_what_came_of_it() {
+    let scene = Scene::new(Script::default());
+    let run = scene.ok(&["--spec", &scene.spec(SEED), "--job-id", "told"]);
+    for said in ["architect: started", "builder: created main.py", "qa: done in"] {
+        assert!(run.stderr.contains(said), "{said}\n{run}");
+    }
+    let file = scene.job("told").join("outputs").join("notes_api").join("main.py");
+    assert!(file.is_file());
+    for said in ["succeeded, 4 of 4 steps", &format!("{}", file.display()), "llama-orch show told"] {
+        assert!(run.stdout.contains(said), "{said}\n{run}");
+    }
+    let quiet = scene.ok(&["--spec", &scene.spec(SEED), "--job-id", "quiet", "-q"]);
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn inputs_are_read_by_their_types_and_kept_for_the_next_time() {
+    let scene = Scene::new(Script::default().fault("SUM", Fault::Refuse, 1));
+    let text = "
+project: inputs
+inputs: { notes: files, factor: integer }
+steps:
+  each: { map: { over: inputs.notes, as: note }, llm: { model: fake, prompt: 'NOTE {{ note.text }} {{ inputs.factor * 2 }}' } }
+  sum: { llm: { model: fake, prompt: 'SUM {{ steps.each.output.text }}' }, retry: 0 }
+";
+    let notes = scene.home.scratch().join("notes");
+    std::fs::create_dir(&notes).unwrap();
+    for name in ["one", "two"] {
+        std::fs::write(notes.join(format!("{name}.txt")), name).unwrap();
+    }
+    let spec = scene.spec(text);
+    let inputs = ["--var", "notes=notes/*.txt", "--var", "factor=3"];
+    scene.run(&[&["--spec", &spec, "--job-id", "inputs"], &inputs[..]].concat()).expect_exit(70);
+    assert_eq!((scene.asked("NOTE one 6"), scene.asked("NOTE two 6")), (1, 1));
+    std::fs::remove_dir_all(&notes).unwrap();
+    std::fs::remove_file(&spec).unwrap();
+
+    scene.ok(&["--resume", "inputs"]);
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(scene.job("inputs").join("inputs/inputs.json")).unwrap())
+            .unwrap();
+    assert_eq!(kept["notes"][1]["path"], json!("notes/two.txt"));
+}
+
+#[test]
+fn on_a_terminal_the_steps_are_drawn_in_place_and_the_last_picture_stays() {
+    use support::terminal::RealTerminal;
+    let scene = Scene::new(Script::default().fault("QA", Fault::Hang, 1));
+    let spec = scene.spec(SEED);
+    let terminal = RealTerminal::open(&scene.home, 100, 30);
+    terminal.start(&format!("run --spec {spec} --job-id drawn"));
+    let screen = terminal.wait_for("a step under way", |screen| {
+        screen.lines().any(|line| line.contains("qa") && line.contains("running") && line.contains("fake"))
+    });
+    assert!(screen.contains("3 of 4 steps"), "{screen}");
+    assert_eq!(screen.matches("architect").count(), 1, "{screen}");
+
+    terminal.resize(60, 20);
+    terminal.wait_for("the picture in the smaller window", |screen| {
+        screen.lines().filter(|line| line.contains("architect")).count() == 1
+    });
+    terminal.keys(&["C-c"]);
+    let screen = terminal.wait_for_text("rc=130");
+    assert!(screen.contains("cancelled") && screen.contains("run --resume drawn"), "{screen}");
+    assert_eq!(screen.matches("3 of 4 steps").count(), 2, "in the picture and in the summary\n{screen}");
+    assert_eq!(screen.matches("qa").count(), 1, "{screen}");
+}
