@@ -118,12 +118,11 @@ const FOUR: &str = "  architect: { llm: { model: m, prompt: '50 a' } }
 async fn run(home: &Path, name: &str, spec: &Arc<JobSpec>, strict: bool) -> Duration {
     let (runs, id) = (home.join("runs"), JobId::new(name).unwrap());
     let began = Instant::now();
-    let (folder, past) = match RunFolder::create(&runs, &id, "p", "bench") {
-        Ok(folder) => (folder, None),
-        Err(_) => {
-            let (folder, past) = RunFolder::resume(&runs, &id, "bench").unwrap();
-            (folder, Some(past))
-        }
+    let (folder, past) = if runs.join(name).exists() {
+        let (folder, past) = RunFolder::resume(&runs, &id, "bench").unwrap();
+        (folder, Some(past))
+    } else {
+        (RunFolder::create(&runs, &id, "p", "bench").unwrap(), None)
     };
     let options = JobOptions { provider: "local".into(), strict, ..JobOptions::default() };
     let job = Job { spec: spec.clone(), inputs: Map::new(), options };

@@ -11,7 +11,7 @@ use super::limits::Places;
 use super::nodes::{Ending, Failed, Form, Layer, NodeRef, NodeResult, Source, State, Stop, Work};
 use super::publishing::{Published, Publishing};
 use crate::CallFailure;
-use crate::recorder::{FileEvent, SkipReason, StepResult};
+use crate::recorder::{FileEvent, PastFile, SkipReason, StepResult};
 use crate::store::Entry;
 
 /// A node that is over, on its way to count.
@@ -52,6 +52,7 @@ impl Driver {
             names: self.names(at),
             output: result.output.clone(),
             blobs: result.blobs.clone(),
+            past: self.past_files(&result),
             stores: self.results.stores(),
         };
         self.scopes.set_state(at, State::Settling(Box::new(result)));
@@ -62,9 +63,18 @@ impl Driver {
         });
     }
 
+    /// The files of a result that an earlier life has left.
+    fn past_files(&self, result: &NodeResult) -> Vec<PastFile> {
+        let past = self.past.succeeded.get(result.key.as_str());
+        past.filter(|_| result.source == Source::Resume).map(|past| past.files.clone()).unwrap_or_default()
+    }
+
     pub(super) fn published(&mut self, at: NodeRef, published: Published) {
         let State::Settling(result) = self.scopes.set_state(at, State::Pending) else { return };
         let id = self.scopes.node(at).id.clone();
+        for file in self.past_files(&result) {
+            self.written.add(file.path);
+        }
         for file in &published.written {
             self.written.add(file.path.clone());
             // What an earlier life has told is not told again.

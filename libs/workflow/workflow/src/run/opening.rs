@@ -14,6 +14,7 @@ use super::plan::{Asked, Way};
 use super::schedule::Urgency;
 use crate::CallFailure;
 use crate::key::{Digest, Key, KeyDocument, SeedRequest, code_version, key_of};
+use crate::manifest::StepStatus;
 use crate::recorder::SkipReason;
 use crate::scope::NodeNames;
 use crate::steps::{Action, AskAction, Place, ProgramAction, ServiceAction, Shape, Sight};
@@ -132,7 +133,7 @@ impl Driver {
     fn finish_inline(&mut self, at: NodeRef, output: Arc<StepOutput>, source: Source) {
         let out = output_digest(&output);
         let key = self.inline_keys.key_of(out);
-        let known = self.past.succeeded.get(key.as_str()).is_some_and(|past| past.out == out.as_str());
+        let known = self.was_done(at, key, out);
         let source = if known && source == Source::Made { Source::Resume } else { source };
         if source == Source::Made {
             self.announce_inline(at, key);
@@ -150,6 +151,13 @@ impl Driver {
             blobs: Vec::new(),
         };
         self.settle(at, result);
+    }
+
+    /// Whether an earlier life of the job has made the same of this very step: values are often equal.
+    fn was_done(&self, at: NodeRef, key: Key, out: Digest) -> bool {
+        let Some(past) = self.past.succeeded.get(key.as_str()) else { return false };
+        let before = self.past.manifest.step(&self.scopes.node(at).id);
+        past.out == out.as_str() && before.is_some_and(|step| step.status == StepStatus::Succeeded)
     }
 
     fn open_action(&mut self, at: NodeRef) {

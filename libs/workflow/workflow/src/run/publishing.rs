@@ -7,7 +7,7 @@ use workflow_spec::{FailureKind, FileRule, FileSource, Names, Step, StepOutput};
 
 use crate::CallFailure;
 use crate::files::{FileError, OutputFiles, Staged, WriteReason, Written};
-use crate::recorder::FileEvent;
+use crate::recorder::{FileEvent, PastFile};
 use crate::store::{Blob, Store};
 
 /// Puts files in place, one run's.
@@ -23,6 +23,8 @@ pub(super) struct Publishing {
     pub(super) names: Arc<dyn Names>,
     pub(super) output: Arc<StepOutput>,
     pub(super) blobs: Vec<Blob>,
+    /// As an earlier life of the job has left them.
+    pub(super) past: Vec<PastFile>,
     /// Where the blobs may lie.
     pub(super) stores: [Arc<Store>; 2],
 }
@@ -51,6 +53,9 @@ impl Publisher {
     }
 
     pub(super) fn publish(&self, publishing: &Publishing) -> Published {
+        if self.holds_all(publishing) {
+            return Published { written: Vec::new(), failure: None };
+        }
         let mut staged = self.files.stage(&publishing.step);
         let mut stage_all = || {
             for rule in &publishing.rules.files {
@@ -63,6 +68,17 @@ impl Publisher {
             Ok(written) => Published { written, failure: None },
             Err(failure) => Published { written: Vec::new(), failure: Some(failure) },
         }
+    }
+}
+
+impl Publisher {
+    /// Whether everything still is as an earlier life has left it.
+    fn holds_all(&self, publishing: &Publishing) -> bool {
+        let (rules, past) = (&publishing.rules.files, &publishing.past);
+        let is_there = |(rule, file): (&FileRule, &PastFile)| {
+            self.files.holds(&file.path, rule.mode, &file.sha256, file.size_bytes)
+        };
+        rules.len() == past.len() && rules.iter().zip(past).all(is_there)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Action, AnswerFacts, Asking, Attempt, Performed, Reports};
 use crate::canonical::canonical;
 use crate::key::Digest;
 use crate::log::{LogStream, StepLog};
+use crate::secrets::SecretStream;
 use crate::{
     Answer, AnswerPiece, CallFailure, ChatMessage, FinishReason, ModelFacts, ModelRequest, PortFuture,
     TokenUse,
@@ -208,7 +209,11 @@ impl<'a> Conversation<'a> {
         let model = place.facts.as_ref().as_ref().map_err(Clone::clone)?.model.clone();
         let (messages, secrets) = action.messages.revealed.clone()?;
         let log = StepLog::new(&attempt.log, &secrets);
-        let ear = Ear { reports: attempt.reports.clone(), log: Mutex::new(log.stream()) };
+        let ear = Ear {
+            reports: attempt.reports.clone(),
+            log: Mutex::new(log.stream()),
+            shown: Mutex::new(secrets.stream()),
+        };
         let request = ModelRequest {
             provider: place.provider.to_string(),
             model,
@@ -288,11 +293,13 @@ impl<'a> Conversation<'a> {
 struct Ear {
     reports: Reports,
     log: Mutex<LogStream>,
+    shown: Mutex<SecretStream>,
 }
 
 impl AnswerPiece for Ear {
     fn piece(&self, text: &str) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).write(text.as_bytes());
-        self.reports.piece(text);
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).pass(text.as_bytes());
+        self.reports.piece(&String::from_utf8_lossy(&shown));
     }
 }

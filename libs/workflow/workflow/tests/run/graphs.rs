@@ -1,6 +1,7 @@
 //! Any graph of steps: its order, its limits, its time, and what a life that was cut short leaves to the next.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -32,13 +33,17 @@ fn plans(most_failures: usize) -> impl Strategy<Value = Plan> {
     })
 }
 
+fn template(step: usize) -> String {
+    format!(" {{{{ steps.s{step}.output.text }}}}")
+}
+
 impl Plan {
     fn spec(&self, slots: usize) -> String {
         let mut text = format!("version: 1\nproject: p\nlimits: {{ steps: {slots} }}\nsteps:\n");
         for (step, needs) in self.needs.iter().enumerate() {
-            let seen: String =
-                needs.iter().map(|need| format!(" {{{{ steps.s{need}.output.text }}}}")).collect();
-            text += &format!(
+            let seen = needs.iter().fold(String::new(), |seen, need| seen + &template(*need));
+            let _to_a_string = write!(
+                text,
                 "  s{step}:\n    llm: {{ model: m, prompt: \"s{step}{seen}\" }}\n    retry: {{ base: 1ms, cap: 1ms }}\n    files: [ {{ path: s{step}, from: output.text, mode: overwrite }} ]\n"
             );
         }
