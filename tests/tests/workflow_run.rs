@@ -338,6 +338,9 @@ steps:
     waiting.expect_exit(73);
     assert!(waiting.stdout.contains("llama-orch decide gated ask approve|reject"), "{waiting}");
     assert_eq!(scene.asked(""), 0);
+    scene.home.run(&["decide", "gated", "ask", "approve"]).expect_exit(0);
+    scene.ok(&["--resume", "gated"]);
+    assert_eq!(scene.asked("GO approve"), 1);
 }
 
 #[test]
