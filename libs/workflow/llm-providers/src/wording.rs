@@ -46,7 +46,8 @@ pub(crate) fn not_reached(who: &str, url: &Url, error: &reqwest::Error) -> CallF
     } else {
         (FailureKind::Connect, "broke the connection")
     };
-    CallFailure::new(kind, format!("{who} at {} {what}: {}", shown(url), cause(error)))
+    let failure = CallFailure::new(kind, format!("{who} at {} {what}: {}", shown(url), cause(error)));
+    CallFailure { unsure: failure.unsure && !error.is_connect(), ..failure }
 }
 
 /// The innermost reason, which is the one that helps.

@@ -128,11 +128,15 @@ pub struct CallFailure {
     pub retry_after: Option<Duration>,
     /// Tokens that the failed attempt cost nevertheless.
     pub usage: TokenUse,
+    /// Nobody knows whether it took effect nevertheless.
+    pub unsure: bool,
 }
 
 impl CallFailure {
+    /// A failure that leaves what happened in the dark where its kind does: no answer, or no end of one.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, usage: TokenUse::default() }
+        let unsure = matches!(kind, FailureKind::Timeout | FailureKind::Connect | FailureKind::Internal);
+        Self { kind, message: message.into(), retry_after: None, usage: TokenUse::default(), unsure }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use workflow_spec::FailureKind;
 
+use crate::budget::{BUDGET_GATE, CONTINUE};
 use crate::journal::fact::{Fact, FactData};
 use crate::manifest::{JobStatus, Manifest};
 use crate::{EventType, TokenUse};
@@ -17,6 +18,8 @@ pub struct Past {
     pub tried: HashMap<String, Tried>,
     /// Decisions by the id of their gate.
     pub decided: HashMap<String, PastDecision>,
+    /// How often somebody has said that the job may go on over its budget.
+    pub budget_extensions: u64,
     /// What was known when the last life ended.
     pub manifest: Manifest,
     /// By step: the key of its last attempt.
@@ -48,8 +51,10 @@ pub struct PastFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
     pub step: String,
-    /// How many attempts there were.
+    /// How many attempts there were in the last life.
     pub attempts: u32,
+    /// How often one was begun, in all lives.
+    pub begun: u32,
     pub outcome: PastOutcome,
 }
 
@@ -69,6 +74,8 @@ pub struct PastDecision {
     pub choice: String,
     /// Of the gate's last attempt when it was answered: an edited gate asks anew.
     pub key: Option<String>,
+    /// How often an attempt under that key had been begun by then.
+    pub begun: u32,
 }
 
 impl Past {
@@ -123,7 +130,8 @@ impl Past {
                 self.current.insert(step.to_owned(), key.to_owned());
             }
         }
-        let tried = Tried { step: step.to_owned(), attempts: attempt, outcome: PastOutcome::Unknown };
+        let begun = self.tried.get(key).map_or(1, |tried| tried.begun.saturating_add(1));
+        let tried = Tried { step: step.to_owned(), attempts: attempt, begun, outcome: PastOutcome::Unknown };
         self.tried.insert(key.to_owned(), tried);
     }
 
@@ -162,7 +170,12 @@ impl Past {
 
     fn decided(&mut self, step: &str, data: &FactData<'_>) {
         let choice = data.choice.as_deref().unwrap_or_default().to_owned();
-        let decided = PastDecision { choice, key: self.current.get(step).cloned() };
+        if step == BUDGET_GATE && choice == CONTINUE {
+            self.budget_extensions += 1;
+        }
+        let key = self.current.get(step).cloned();
+        let begun = key.as_ref().and_then(|key| self.tried.get(key)).map_or(0, |tried| tried.begun);
+        let decided = PastDecision { choice, key, begun };
         self.decided.insert(step.to_owned(), decided);
     }
 }

@@ -39,6 +39,7 @@ impl Driver {
             action: work.action.clone(),
             attempt: self.attempt(at, &work),
             limit,
+            on_disk: self.has_effect(at).then(|| self.durable.when_covered(self.recorder.length())),
             keeper: self.results.keeper(work.document.clone(), work.kept),
             leader,
             tell: self.tell.clone(),
@@ -64,7 +65,7 @@ impl Driver {
             number,
             candidate: work.candidate,
             ports: self.ports.clone(),
-            working: working_folder(&folder.join(".work"), &node.id, number),
+            working: working_folder(&working_folders(&folder), &node.id, number),
             log: folder.join("logs").join(log_name(&node.id)),
             idempotency_key: format!("{}-{}", self.recorder.folder().id(), work.document.key()),
             reports: Reports::new(report, move |text| watch.piece(&step, text)),
@@ -88,6 +89,11 @@ impl Driver {
         let node = &mut scope.nodes[at.index as usize];
         match report {
             Report::Asking(asking, written) => {
+                if let Some(refusal) = self.funds.refusal() {
+                    // An attempt that was given up does not wait any more.
+                    let _nobody_waits = written.send(Err(refusal));
+                    return self.tell_of_budget();
+                }
                 if let State::Running(work) = &mut node.state {
                     work.calls += 1;
                     let request = asking.request_sha256.as_str();
@@ -111,7 +117,7 @@ impl Driver {
 
     /// Tokens that the job has used.
     fn spent(&mut self, usage: TokenUse) {
-        self.meter.spend(usage.total());
+        self.funds.spend(usage.total());
     }
 
     pub(super) fn attempted(&mut self, at: NodeRef, attempt: u32, result: Result<Box<Made>, CallFailure>) {
@@ -138,6 +144,9 @@ impl Driver {
 
     fn attempt_failed(&mut self, at: NodeRef, mut work: Box<Work>, failure: &CallFailure) {
         work.places = None;
+        if failure.unsure && self.has_effect(at) {
+            return self.ask_what_became(at, work, &failure.message);
+        }
         let node = self.scopes.node(at);
         let step = node.step.clone();
         let next_candidate = match &step.kind {
@@ -172,6 +181,11 @@ impl Driver {
             self.timers.set(Instant::now() + delay, Alarm::Retry(at));
         }
     }
+}
+
+/// Where the working folders of a run lie. None outlives its program, unless the run was killed.
+pub(super) fn working_folders(run: &Path) -> PathBuf {
+    run.join(".work")
 }
 
 /// A name of one folder, whatever the step is called.

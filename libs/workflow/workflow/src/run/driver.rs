@@ -17,8 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::attempts::working_folders;
 use super::durable::Durable;
 use super::facts::{Facts, Told};
+use super::funds::Funds;
 use super::limits::Limits;
 use super::nodes::{NodeRef, Scopes};
 use super::opening::InlineKeys;
@@ -28,9 +30,10 @@ use super::results::Results;
 use super::schedule::ReadyQueue;
 use super::tasks::{Launch, Made};
 use super::timers::{Alarm, Timers};
+use super::wall::Wall;
 use super::{Foresee, Job, JobEnd, JobOutcome, Ports, RunError, Watch};
-use crate::budget::Meter;
-use crate::control::Wish;
+use crate::budget::BUDGET_GATE;
+use crate::control::{Wish, wishes};
 use crate::recorder::{JobFacts, Past, Recorder};
 use crate::scope::WrittenFiles;
 use crate::steps::{Report, Shape};
@@ -85,7 +88,10 @@ pub(super) struct Driver {
     pub(super) facts: Facts,
     pub(super) timers: Timers,
     pub(super) inline_keys: InlineKeys,
-    pub(super) meter: Meter,
+    pub(super) funds: Funds,
+    wall: Wall,
+    /// Set when the job's time is over, and says so.
+    pub(super) over: Option<String>,
     /// By the step's address: what is made once for a step, however often it runs.
     pub(super) plans: HashMap<usize, Arc<Plan>>,
     pub(super) shapes: HashMap<usize, Arc<Shape>>,
@@ -96,7 +102,7 @@ pub(super) struct Driver {
     /// Wishes whose files go as soon as the journal holds what came of them.
     pub(super) taken_up: Vec<Wish>,
     /// Requests that leave as soon as the journal says so.
-    asking: Vec<oneshot::Sender<()>>,
+    asking: Vec<oneshot::Sender<Result<(), CallFailure>>>,
     inbox: mpsc::UnboundedReceiver<Heard>,
     pub(super) tell: mpsc::UnboundedSender<Heard>,
     cancel: CancellationToken,
@@ -123,7 +129,8 @@ impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let (tell, inbox) = mpsc::unbounded_channel();
         let files = parts.publisher.clone();
-        let meter = Meter::new(parts.job.spec.budget, parts.past.usage().total(), 0);
+        let funds = Funds::new(parts.job.spec.budget, &parts.past);
+        let wall = Wall::new(parts.job.spec.limits.wall, Instant::now());
         Self {
             limits: Limits::new(parts.job.spec.limits.clone(), parts.job.options.concurrency),
             durable: Durable::new(parts.job.options.strict),
@@ -142,7 +149,9 @@ impl Driver {
             facts: Facts::default(),
             timers: Timers::default(),
             inline_keys: InlineKeys::default(),
-            meter,
+            funds,
+            wall,
+            over: None,
             plans: HashMap::new(),
             shapes: HashMap::new(),
             launches: Vec::new(),
@@ -200,6 +209,8 @@ impl Driver {
             self.recorder.job_resumed(&facts);
         }
         self.open_root();
+        // Who asked for the end while nobody ran the job gets it before anything begins.
+        self.wished(wishes(&self.recorder.folder().control()));
         self.watch_control();
     }
 
@@ -225,7 +236,7 @@ impl Driver {
         self.flush()?;
         for written in self.asking.drain(..) {
             // An attempt that was given up does not wait any more.
-            let _nobody_waits = written.send(());
+            let _nobody_waits = written.send(Ok(()));
         }
         for wish in self.taken_up.drain(..) {
             wish.done();
@@ -248,19 +259,27 @@ impl Driver {
     }
 
     async fn listen(&mut self) -> Heard {
-        let due = [self.timers.next(), self.durable.due(), self.manifest_at].into_iter().flatten().min();
+        let goes_on = self.scopes.busy() > 0;
+        let wall = self.wall.due().filter(|_| goes_on && self.over.is_none());
+        let due = [self.timers.next(), self.durable.due(), self.manifest_at, wall];
+        let due = due.into_iter().flatten().min();
+        let since = Instant::now();
         let time = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let heard = tokio::select! {
             biased;
             () = self.cancel.cancelled(), if self.cancelled.is_none() => Heard::Cancelled,
             Some(heard) = self.inbox.recv() => heard,
             () = time => Heard::Time,
+        };
+        if !goes_on {
+            self.wall.rested(since.elapsed());
         }
+        heard
     }
 
     fn hear(&mut self, heard: Heard) -> Result<(), RunError> {
@@ -285,6 +304,9 @@ impl Driver {
                 Alarm::Retry(node) => self.enqueue(node),
             }
         }
+        if self.wall.due().is_some_and(|end| end <= now) && self.scopes.busy() > 0 && self.over.is_none() {
+            self.end_by_wall();
+        }
         if self.manifest_at.is_some_and(|at| at <= now) {
             self.manifest_at = None;
             self.recorder.write_manifest_if_due(std::time::Instant::now())?;
@@ -293,7 +315,7 @@ impl Driver {
     }
 
     /// A request leaves when the journal says so.
-    pub(super) fn let_go_when_written(&mut self, written: oneshot::Sender<()>) {
+    pub(super) fn let_go_when_written(&mut self, written: oneshot::Sender<Result<(), CallFailure>>) {
         self.asking.push(written);
     }
 
@@ -304,10 +326,12 @@ impl Driver {
             return None;
         }
         if root.is_settled() {
-            return Some(match (&self.cancelled, &root.failure) {
-                (Some(_), _) => JobOutcome::Cancelled,
-                (None, Some(_)) => JobOutcome::Failed,
-                (None, None) => JobOutcome::Succeeded,
+            return Some(if self.cancelled.is_some() {
+                JobOutcome::Cancelled
+            } else if self.over.is_some() || root.failure.is_some() {
+                JobOutcome::Failed
+            } else {
+                JobOutcome::Succeeded
             });
         }
         (!self.job.options.keep_waiting).then_some(JobOutcome::Waiting)
@@ -316,9 +340,11 @@ impl Driver {
     async fn end(mut self, outcome: JobOutcome) -> Result<JobEnd, RunError> {
         self.tasks.shutdown().await;
         self.alive.close();
-        if tokio::time::timeout(LAST_WAIT, self.alive.wait()).await.is_err() {
+        let all_ended = tokio::time::timeout(LAST_WAIT, self.alive.wait()).await.is_ok();
+        if !all_ended {
             tracing::warn!(job = %self.recorder.folder().id(), "something that a step began has not ended");
         }
+        let working = all_ended.then(|| working_folders(&self.run_path()));
         let duration = self.began.elapsed();
         let error = self.tell_end(outcome, duration);
         self.flush()?;
@@ -330,6 +356,8 @@ impl Driver {
             if !only_foreseen {
                 results.link_used();
             }
+            // There is none where no program ran.
+            let _gone = working.map(std::fs::remove_dir_all);
             Ok(recorder.manifest().clone())
         });
         let manifest = written.await.map_err(|_ended| RunError::Interrupted)??;
@@ -346,10 +374,12 @@ impl Driver {
         }
         let failure = self.scopes.get(0).and_then(|root| root.failure.as_ref());
         let failed = failure.map(|failed| format!("step {} failed: {}", failed.step, failed.message));
+        let failed = self.over.clone().or(failed);
         match outcome {
             JobOutcome::Succeeded => self.recorder.job_succeeded(duration),
             JobOutcome::Waiting => {
-                let gates: Vec<&str> = gates.iter().map(|gate| &**gate).collect();
+                let budget = self.funds.is_asked().then_some(BUDGET_GATE);
+                let gates: Vec<&str> = gates.iter().map(|gate| &**gate).chain(budget).collect();
                 self.recorder.job_waiting(&gates, duration);
             }
             JobOutcome::Failed => self.recorder.job_failed(failed.as_deref().unwrap_or_default(), duration),

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::RunError;
@@ -21,11 +22,21 @@ pub(super) struct Durable {
     under_way: bool,
     /// Steps that count as soon as the journal is on the disk up to here.
     waiting: VecDeque<(u64, Ended)>,
+    /// Effects that may happen as soon as the journal is on the disk up to here.
+    effects: VecDeque<(u64, oneshot::Sender<()>)>,
+    synced: u64,
 }
 
 impl Durable {
     pub(super) const fn new(strict: bool) -> Self {
-        Self { strict, dirty_since: None, under_way: false, waiting: VecDeque::new() }
+        Self {
+            strict,
+            dirty_since: None,
+            under_way: false,
+            waiting: VecDeque::new(),
+            effects: VecDeque::new(),
+            synced: 0,
+        }
     }
 
     pub(super) const fn is_strict(&self) -> bool {
@@ -40,12 +51,29 @@ impl Durable {
         self.waiting.push_back((offset, ended));
     }
 
+    /// Hears when the journal is on the disk up to here.
+    pub(super) fn when_covered(&mut self, offset: u64) -> oneshot::Receiver<()> {
+        let (tell, covered) = oneshot::channel();
+        self.effects.push_back((offset, tell));
+        self.tell_effects();
+        covered
+    }
+
+    fn tell_effects(&mut self) {
+        while self.effects.front().is_some_and(|(offset, _)| *offset <= self.synced) {
+            if let Some((_, tell)) = self.effects.pop_front() {
+                // A step that was given up does not wait any more.
+                let _nobody_waits = tell.send(());
+            }
+        }
+    }
+
     /// When a sync has to begin; `None` while one is under way or none is needed.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.under_way {
             return None;
         }
-        let pace = if self.waiting.is_empty() { PACE } else { Duration::ZERO };
+        let pace = if self.waiting.is_empty() && self.effects.is_empty() { PACE } else { Duration::ZERO };
         self.dirty_since.map(|since| since + pace)
     }
 }
@@ -69,6 +97,8 @@ impl Driver {
     pub(super) fn synced(&mut self, offset: u64, result: io::Result<()>) -> Result<(), RunError> {
         result.map_err(|source| RunError::Sync { path: self.recorder.folder().journal(), source })?;
         self.durable.under_way = false;
+        self.durable.synced = offset;
+        self.durable.tell_effects();
         self.recorder.mark_synced(offset);
         while self.durable.waiting.front().is_some_and(|(covered_at, _)| *covered_at <= offset) {
             let Some((_, ended)) = self.durable.waiting.pop_front() else { break };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use workflow_spec::{OnError, StepOutput};
+use workflow_spec::{FailureKind, OnError, StepOutput};
 
 use super::driver::{Driver, Heard};
 use super::limits::Places;
@@ -174,7 +174,12 @@ impl Driver {
                 }
                 self.launches.retain(|launch| launch.node != at);
                 let id = self.scopes.node(at).id.clone();
-                self.recorder.step_cancelled(&id, work.attempt.max(1), reason, work.since.elapsed());
+                let (attempt, took) = (work.attempt.max(1), work.since.elapsed());
+                if self.over.is_some() {
+                    self.recorder.step_failed(&id, attempt, FailureKind::Timeout, reason, took);
+                } else {
+                    self.recorder.step_cancelled(&id, attempt, reason, took);
+                }
                 self.finish(Ended { node: at, ending: Ending::Cancelled, output: None, _places: None });
             }
             // Not begun: it stays as it is, for the next life.
@@ -300,6 +305,14 @@ impl Driver {
     pub(super) fn cancel_job(&mut self, reason: &str) {
         self.cancelled = Some(reason.to_owned());
         self.cancel_scope(0, reason);
+    }
+
+    /// The job's time is over.
+    pub(super) fn end_by_wall(&mut self) {
+        let limit = self.job.spec.limits.wall.unwrap_or_default();
+        let reason = format!("the job took longer than limits.wall allows: {} s", limit.as_secs_f64());
+        self.over = Some(reason.clone());
+        self.cancel_scope(0, &reason);
     }
 
     /// What a scope makes up has ended when nothing more happens in it.

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use workflow_spec::{StepKind, StepOutput};
 
 use super::driver::{Driver, Heard};
-use super::nodes::{NodeRef, NodeResult, Source, State};
+use super::nodes::{NodeRef, NodeResult, Source, State, Work};
 use crate::CallFailure;
+use crate::budget::BUDGET_GATE;
 use crate::control::{Asked, Decided, Wish, wishes};
 use crate::key::{Key, key_of};
 use crate::steps::Gate;
@@ -22,6 +23,8 @@ pub(crate) struct OpenGate {
     pub(crate) gate: Gate,
     pub(crate) key: Key,
     pub(crate) since: Instant,
+    /// A step of another kind, of whose effect nobody knows whether it happened.
+    pub(crate) unsure: Option<Box<Work>>,
 }
 
 impl Driver {
@@ -35,29 +38,34 @@ impl Driver {
         };
         let key = key_of(&gate.key_document(&id));
         self.announce_started(at, 1, key.as_str());
-        let open = OpenGate { gate, key, since: Instant::now() };
+        let open = OpenGate { gate, key, since: Instant::now(), unsure: None };
         let past = self.past.decided.get(&*id).filter(|past| past.key.as_deref() == Some(key.as_str()));
         if let Some(past) = past {
             let choice = past.choice.clone();
-            return self.decided(at, &open, &choice, "an earlier decision");
+            return self.decided(at, open, &choice, "an earlier decision");
         }
-        if let Some((choice, by)) = self.left_decision(&id, &open) {
-            return self.decided(at, &open, &choice, &by);
+        self.ask(at, open);
+    }
+
+    /// Takes the decision that is left already, or waits for one.
+    pub(super) fn ask(&mut self, at: NodeRef, open: OpenGate) {
+        let id = self.scopes.node(at).id.clone();
+        if let Some((choice, by)) = self.left_decision(&id, &open.gate) {
+            return self.decided(at, open, &choice, &by);
         }
         if let Some(foresee) = &self.foresee {
             foresee.gate(&id);
             return self.leave(at);
         }
-        let choices: Vec<&str> = open.gate.choices.iter().map(String::as_str).collect();
-        self.recorder.gate_waiting(&id, &open.gate.message, &choices);
+        self.recorder.gate_waiting(&id, &open.gate.message, &open.gate.offered());
         self.scopes.set_state(at, State::Deciding(Box::new(open)));
     }
 
     /// A decision that was left while nobody ran the job.
-    fn left_decision(&mut self, id: &str, open: &OpenGate) -> Option<(String, String)> {
+    pub(super) fn left_decision(&mut self, id: &str, gate: &Gate) -> Option<(String, String)> {
         let wishes = wishes(&self.recorder.folder().control());
         let (wish, decided) = wishes.into_iter().find_map(|wish| match &wish.what {
-            Asked::Decide(decided) if decided.step == id && open.gate.offers(&decided.choice) => {
+            Asked::Decide(decided) if decided.step == id && gate.offers(&decided.choice) => {
                 Some((wish.clone(), decided.clone()))
             }
             _ => None,
@@ -99,13 +107,17 @@ impl Driver {
     }
 
     fn decide(&mut self, decided: &Decided, wish: Wish) {
+        if decided.step == BUDGET_GATE && self.funds.is_asked() {
+            self.taken_up.push(wish);
+            return self.budget_decided(&decided.choice, &decided.by);
+        }
         let is_it = |at: &NodeRef| *self.scopes.node(*at).id == *decided.step;
         let Some(at) = self.scopes.deciding().into_iter().find(is_it) else { return };
         let State::Deciding(open) = self.scopes.set_state(at, State::Pending) else { return };
         self.taken_up.push(wish);
         if open.gate.offers(&decided.choice) {
             self.recorder.gate_decided(&decided.step, &decided.choice, Some(&decided.by));
-            self.decided(at, &open, &decided.choice, &decided.by);
+            self.decided(at, *open, &decided.choice, &decided.by);
         } else {
             tracing::warn!(step = decided.step, choice = decided.choice, "the gate does not offer that");
             self.scopes.set_state(at, State::Deciding(open));
@@ -113,7 +125,10 @@ impl Driver {
     }
 
     /// What a decision makes of a gate.
-    pub(super) fn decided(&mut self, at: NodeRef, open: &OpenGate, choice: &str, by: &str) {
+    pub(super) fn decided(&mut self, at: NodeRef, open: OpenGate, choice: &str, by: &str) {
+        if let Some(work) = open.unsure {
+            return self.became(at, work, choice, by);
+        }
         let outcome: Result<StepOutput, CallFailure> = Gate::outcome(choice, by);
         match outcome {
             Ok(output) => {

@@ -2,15 +2,18 @@
 //!
 //! [`run_job`] makes a [`driver::Driver`] and lets it run. The driver is spread over files by what it does:
 //! `opening` decides what becomes of a step whose turn has come, `attempts` what comes after one, `ending` what an
-//! end means, `expanding` does steps that are made of others, `durable` says when the journal reaches the disk.
+//! end means, `expanding` does steps that are made of others, `gates`
+//! waits for people, `effects` for what they know of effects, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
 //! `nodes` is its state; `schedule`, `limits`, `retry`, `timers` and `facts` are pure and know nothing of it.
 
 mod attempts;
 mod driver;
 mod durable;
+mod effects;
 mod ending;
 mod expanding;
 mod facts;
+mod funds;
 mod gates;
 mod limits;
 mod nodes;
@@ -22,6 +25,7 @@ mod retry;
 mod schedule;
 mod tasks;
 mod timers;
+mod wall;
 
 use std::io;
 use std::path::PathBuf;

@@ -116,6 +116,8 @@ pub(crate) enum State {
     Syncing,
     /// Waits for somebody's decision.
     Deciding(Box<OpenGate>),
+    /// Waits until the job may use more tokens.
+    Unfunded(Box<Work>),
     /// Made of other nodes, which go on.
     Expanded {
         since: Instant,
@@ -145,6 +147,8 @@ pub(crate) struct Work {
     pub(crate) announced: u32,
     /// Something was not known of its models when it was rendered.
     pub(crate) stale: bool,
+    /// Somebody has said what became of the effect of an attempt whose outcome was not known.
+    pub(crate) is_sure: bool,
     /// Attempts begun at the present candidate.
     pub(crate) tries: u32,
     pub(crate) candidate: usize,

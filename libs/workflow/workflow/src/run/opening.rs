@@ -182,6 +182,7 @@ impl Driver {
             attempt: 0,
             announced: 0,
             stale: !self.knows_all(at),
+            is_sure: false,
             tries: 0,
             candidate: 0,
             calls: 0,
@@ -251,6 +252,10 @@ impl Driver {
             foresee.action(&self.scopes.node(at).id, &work.document);
             return self.leave(at);
         }
+        if self.may_have_happened(at, &work) {
+            return self.ask_what_became(at, work, "the run was ended while it was under way");
+        }
+        let Some(work) = self.afford(at, work) else { return };
         let leader = match self.seat(&work) {
             None => None,
             Some(Seat::Leader(leader)) => Some(leader),
@@ -440,7 +445,9 @@ impl Driver {
             return None;
         }
         match self.scopes.set_state(at, State::Pending) {
-            State::Running(work) | State::Retrying(work) | State::Following(work) => Some(work),
+            State::Running(work) | State::Retrying(work) | State::Following(work) | State::Unfunded(work) => {
+                Some(work)
+            }
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use workflow_spec::FailureKind;
 
@@ -35,6 +36,8 @@ pub(super) struct Task {
     pub(super) action: Arc<dyn Action>,
     pub(super) attempt: Attempt,
     pub(super) limit: Duration,
+    /// The effect waits until the disk holds that it was begun.
+    pub(super) on_disk: Option<oneshot::Receiver<()>>,
     pub(super) keeper: Keeper,
     /// Others wait for the same answer.
     pub(super) leader: Option<Leader>,
@@ -44,6 +47,12 @@ pub(super) struct Task {
 impl Task {
     pub(super) async fn run(self) {
         let teller = Teller { node: self.node, attempt: self.attempt.number, tell: Some(self.tell) };
+        if let Some(on_disk) = self.on_disk
+            && on_disk.await.is_err()
+        {
+            // The driver has ended, and with it the run.
+            return;
+        }
         let result = make(self.action, self.attempt, self.limit, self.keeper).await;
         if let (Some(leader), Ok(made)) = (self.leader, &result)
             && made.is_shared

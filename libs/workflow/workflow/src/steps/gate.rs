@@ -29,6 +29,10 @@ impl Gate {
         json!({"v": 1, "kind": "gate", "message": self.message, "choices": self.choices, "step": step})
     }
 
+    pub(crate) fn offered(&self) -> Vec<&str> {
+        self.choices.iter().map(String::as_str).collect()
+    }
+
     pub(crate) fn offers(&self, choice: &str) -> bool {
         self.choices.iter().any(|offered| offered == choice)
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use workflow_spec::StepOutput;
+use workflow_spec::{FailureKind, StepOutput};
 
 #[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use gate::Gate;
@@ -85,7 +85,7 @@ pub(crate) struct Performed {
 #[derive(Debug)]
 pub(crate) enum Report {
     /// A request to a model is about to leave. It waits until the journal says so.
-    Asking(Asking, oneshot::Sender<()>),
+    Asking(Asking, oneshot::Sender<Result<(), CallFailure>>),
     /// It was answered, or not.
     Answered { provider: Arc<str>, duration: Duration, outcome: Result<AnswerFacts, CallFailure> },
 }
@@ -123,12 +123,13 @@ impl Reports {
         Self { report: Arc::new(report), piece: Arc::new(piece) }
     }
 
-    /// Returns when the journal holds that the request leaves.
-    pub(crate) async fn asking(&self, asking: Asking) {
+    /// Returns when the journal holds that the request leaves, or with the reason why it must not.
+    pub(crate) async fn asking(&self, asking: Asking) -> Result<(), CallFailure> {
         let (written, is_written) = oneshot::channel();
         (self.report)(Report::Asking(asking, written));
         // A driver that is gone writes nothing any more, and ends this attempt.
-        let _driver_is_gone = is_written.await;
+        let gone = |_| CallFailure::new(FailureKind::Cancelled, "the run has ended");
+        is_written.await.map_err(gone)?
     }
 
     pub(crate) fn answered(

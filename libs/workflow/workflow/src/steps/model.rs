@@ -11,7 +11,7 @@ use super::{Action, AnswerFacts, Asking, Attempt, Performed, Reports};
 use crate::canonical::canonical;
 use crate::key::Digest;
 use crate::log::{LogStream, StepLog};
-use crate::secrets::SecretStream;
+use crate::secrets::{SecretStream, Secrets};
 use crate::{
     Answer, AnswerPiece, CallFailure, ChatMessage, FinishReason, ModelFacts, ModelRequest, PortFuture,
     TokenUse,
@@ -200,6 +200,7 @@ struct Conversation<'a> {
     provider: Arc<str>,
     request: ModelRequest,
     ear: Arc<Ear>,
+    secrets: Secrets,
     usage: TokenUse,
 }
 
@@ -223,13 +224,15 @@ impl<'a> Conversation<'a> {
             tools: action.tools.clone(),
         };
         let provider = place.provider.clone();
-        Ok(Self { action, attempt, provider, request, ear: Arc::new(ear), usage: TokenUse::default() })
+        let (ear, usage) = (Arc::new(ear), TokenUse::default());
+        Ok(Self { action, attempt, provider, request, ear, secrets, usage })
     }
 
     async fn ask(&mut self) -> Result<Answer, CallFailure> {
-        self.attempt.reports.asking(self.told_of_request()).await;
+        self.attempt.reports.asking(self.told_of_request()).await?;
         let began = Instant::now();
         let answered = self.attempt.ports.models.ask(self.request.clone(), self.ear.clone()).await;
+        let answered = answered.map_err(|failure| self.secrets.filter_failure(failure));
         let outcome = match &answered {
             Ok(answer) => Ok(AnswerFacts {
                 usage: answer.usage,

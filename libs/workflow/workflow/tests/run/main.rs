@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod budget;
+mod effects;
 mod failing;
 mod graphs;
 mod made_of_others;
