@@ -89,6 +89,11 @@ impl Context {
         Some((url.trim().to_owned(), variable(environment::CLIENT_TOKEN)))
     }
 
+    /// The control plane that the flag names. What lies in this home is looked at here, whatever the environment says.
+    pub(crate) fn named_server(&self) -> Result<Option<DaemonClient>, Failure> {
+        if self.server.is_some() { self.remote() } else { Ok(None) }
+    }
+
     /// Refuses `--server` for commands that only look at files of this machine.
     pub(crate) fn refuse_server(&self) -> Result<(), Failure> {
         match &self.server {

@@ -1,5 +1,6 @@
 //! The start-up story of the HOME profile: one process with gateway, pool manager and this machine's node.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use orch_runtime::{
     check_exposure, serve_encrypted, termination,
 };
 use pool_manager::stats::Devices;
-use pool_manager::{Node, PoolManager};
+use pool_manager::{Node, PoolManager, Traffic};
 use pool_managerd::api::{ApiState, LiveStats, Operations, SlotCounter, reap_trials};
+use pool_managerd::daemon_file::connect_address;
 use pool_managerd::{Door, HomeDaemon, compose, housekeeping};
 use tokio::net::TcpListener;
 
@@ -20,11 +22,13 @@ use crate::api::{self, ControlState, capabilities_of};
 use crate::conditions::Conditions;
 use crate::cordon::Cordon;
 use crate::front::Front;
-use crate::keys::KeyKeeper;
+use crate::jobs::{EnginesHere, JobCounts, JobManager, Kit, environment};
+use crate::keys::{KeyKeeper, KeyRing};
 use crate::metrics::Readings;
 use crate::request_log::{self, LogReader};
 use crate::routes::routes;
 use crate::routing::GatewayTraffic;
+use workflow::Store;
 
 /// For the last bytes to requests that had to be cut off when their time to finish was over.
 const GOODBYE: Duration = Duration::from_millis(250);
@@ -94,6 +98,10 @@ async fn live(
     let traffic = Arc::new(GatewayTraffic::new(table.clone(), node_id.clone()));
     let cordon = Cordon::open(Arc::clone(&store), Arc::clone(&traffic))?;
     let manager = PoolManager::start(Arc::clone(&node), traffic.clone(), &tasks.child()).await?;
+    if manager.snapshots().is_empty() {
+        // Nobody publishes for a home without instances; its routes may lead elsewhere.
+        traffic.publish(Vec::new());
+    }
     manager.manage_residency(compose::residency(&settings));
     reap_trials(&manager, &tasks).await;
     let conditions = Conditions::default();
@@ -101,11 +109,16 @@ async fn live(
     let secrets = known_secrets(&daemon);
     let (log, log_keeper) = request_log::start(store, settings.capture_bodies, secrets, log_trouble)?;
     let readings = Readings::new(manager.clone(), &node_id, log_keeper.health());
-    let gateway =
-        Gateway::new(table.clone(), gateway_limits(&settings), routes, readings.registry(), Some(log));
+    let jobs_counted = JobCounts::default();
+    let mut registry = readings.registry();
+    registry.register_collector(Box::new(jobs_counted.clone()));
+    let gateway = Gateway::new(table.clone(), gateway_limits(&settings), routes, registry, Some(log));
     gateway.set_strategy(strategy(settings.orchestratord.placement_strategy));
     conditions.report_to(gateway.clone());
 
+    let engines = EnginesHere { manager: manager.clone(), cordon: cordon.clone(), node_id: node_id.clone() };
+    let kit = job_kit(&node, &settings, keys.ring(), address, engines);
+    let jobs = JobManager::start(&node.home, kit, jobs_counted, &tasks);
     let state = ApiState {
         node: Arc::clone(&node),
         manager: manager.clone(),
@@ -127,6 +140,8 @@ async fn live(
     let control = ControlState {
         node: state,
         keys: keys.clone(),
+        jobs: jobs.clone(),
+        body_bytes: settings.limits.body.0,
         log: LogReader::open(&node.home)?,
         log_written: log_keeper.written(),
         stopping: http.token(),
@@ -151,15 +166,49 @@ async fn live(
     let signal = termination.await;
     tracing::info!(signal, "stopping; engines keep running");
     // Requests first: while they finish, supervision and routing go on.
-    tokio::select! {
-        _ = http.shutdown(settings.limits.drain + GOODBYE) => {}
-        () = cut_after(settings.limits.drain, &manager, &traffic) => {}
-    }
+    drain(settings.limits.drain, &http, &jobs, &manager, &traffic).await;
     tasks.shutdown(compose::LAST_MOMENTS).await;
     keys.write_spending();
     log_keeper.close();
     daemon.farewell(&node);
     Ok(())
+}
+
+/// What jobs are run with.
+fn job_kit(
+    node: &Node,
+    settings: &Settings,
+    keys: KeyRing,
+    address: SocketAddr,
+    engines: EnginesHere,
+) -> Kit {
+    Kit {
+        store: Arc::new(Store::home(node.home.cache())),
+        settings: Arc::new(settings.clone()),
+        variables: environment(),
+        keys,
+        address: connect_address(address),
+        serving: Arc::new(engines),
+    }
+}
+
+/// Lets running jobs and requests finish; what has not by then ends in good order.
+async fn drain(
+    limit: Duration,
+    http: &Tasks,
+    jobs: &JobManager,
+    manager: &PoolManager,
+    traffic: &GatewayTraffic,
+) {
+    let requests = async {
+        tokio::select! {
+            _ = http.shutdown(limit + GOODBYE) => {}
+            () = cut_after(limit, manager, traffic) => {}
+        }
+    };
+    // Jobs end where they are before the gateway cuts off what they have under way: they have not failed, and the next
+    // daemon goes on with them.
+    tokio::join!(requests, jobs.pause(limit.saturating_sub(GOODBYE)));
 }
 
 /// Cuts off the requests that are still in flight then, each with a terminal error; never ends by itself.

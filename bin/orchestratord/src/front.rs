@@ -17,14 +17,11 @@ use pool_managerd::{Door, Visitor, is_ours};
 use tower::ServiceExt;
 
 use crate::cross_origin;
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, LOCAL};
 use crate::metrics::Readings;
 
 /// What a client gets: an engine's bytes passing by, or an answer of `/v2`.
 type FrontBody = Either<GatewayBody, axum::body::Body>;
-
-/// How the commands of this home are called in the request log.
-const LOCAL: &str = "local";
 
 /// Decides who may come in, and to which room.
 #[derive(Clone)]

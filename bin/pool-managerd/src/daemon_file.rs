@@ -44,17 +44,22 @@ impl DaemonFile {
 
     /// Where a command on this machine connects to: a wildcard bind is reached through loopback.
     pub fn connect_address(&self) -> SocketAddr {
-        let ip = match self.address.ip() {
-            std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.address.port())
+        connect_address(self.address)
     }
 
     pub fn write(&self, home: &HomeLayout) -> io::Result<()> {
         engine_process::write_private(&home.daemon_file(), &serde_json::to_vec(self)?)
     }
+}
+
+/// Where something that listens there is reached from this machine.
+pub fn connect_address(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// The file as it lies there; `None` when there is none or it cannot be understood.

@@ -32,6 +32,9 @@ pub struct RunArguments {
     /// Check everything and show what would run, in which order; touch nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Let the daemon, or the control plane that --server names, carry it out, and follow it here
+    #[arg(long, conflicts_with = "dry_run")]
+    pub submit: bool,
 }
 
 #[derive(Debug, Args)]

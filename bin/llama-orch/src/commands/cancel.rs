@@ -6,6 +6,7 @@ use orch_core::{ExitCode, Failure, UnixMicros};
 use serde_json::json;
 use workflow::{RunStatus, RunView, Runs, leave_cancel};
 
+use super::jobs_elsewhere;
 use crate::arguments::CancelArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -15,6 +16,9 @@ use crate::runtime::wait_up_to;
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResult {
+    if let Some(client) = context.named_server()? {
+        return jobs_elsewhere::cancel(context, &client, &arguments.job_id);
+    }
     let runs = Runs::new(context.home()?.runs());
     let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
     let look = || runs.view(&job).map_err(Failure::from);

@@ -6,6 +6,7 @@ use orch_core::{ExitCode, Failure, UnixMicros, UnixMillis};
 use serde_json::json;
 use workflow::{Decided, RunStatus, RunView, Runs, check_decision, decision_is_left, leave_decision};
 
+use super::jobs_elsewhere;
 use crate::arguments::DecideArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -15,14 +16,18 @@ use crate::runtime::wait_up_to;
 const TAKEN_WITHIN: Duration = Duration::from_secs(3);
 
 pub(super) fn run(context: &Context, arguments: &DecideArguments) -> CommandResult {
+    let DecideArguments { job_id, step, choice } = arguments;
+    if let Some(client) = context.named_server()? {
+        return jobs_elsewhere::decide(context, &client, job_id, step, choice);
+    }
     let runs = Runs::new(context.home()?.runs());
-    let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
+    let job = runs.find(job_id, UnixMicros::now()).map_err(Failure::from)?;
     let view = runs.view(&job).map_err(Failure::from)?;
-    check_decision(&view.manifest, &arguments.step, &arguments.choice).map_err(Failure::from)?;
+    check_decision(&view.manifest, step, choice).map_err(Failure::from)?;
     let control = view.path.join("control");
     let decided = Decided {
-        step: arguments.step.clone(),
-        choice: arguments.choice.clone(),
+        step: step.clone(),
+        choice: choice.clone(),
         by: user(),
         at: UnixMillis::now().to_rfc3339(),
     };

@@ -3,16 +3,20 @@
 use orch_core::{Failure, UnixMicros};
 use workflow::{RunStatus, RunSummary, Runs};
 
+use super::jobs_elsewhere;
 use super::show::show_seconds;
 use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::words::or_dash;
 
-const HEADINGS: [&str; 7] = ["JOB", "PROJECT", "STATUS", "STEPS", "TOKENS", "STARTED", "DURATION"];
+pub(super) const HEADINGS: [&str; 7] = ["JOB", "PROJECT", "STATUS", "STEPS", "TOKENS", "STARTED", "DURATION"];
 /// Of a moment: what people need.
 const TO_THE_SECOND: usize = "2026-01-31T12:00:00".len();
 
 pub(super) fn run(context: &Context) -> CommandResult {
+    if let Some(client) = context.named_server()? {
+        return jobs_elsewhere::list(context, &client);
+    }
     let (rows, troubles) =
         Runs::new(context.home()?.runs()).list(UnixMicros::now()).map_err(Failure::from)?;
     context.warn(&troubles);

@@ -14,6 +14,7 @@ mod graph;
 mod health;
 mod init;
 mod jobs;
+mod jobs_elsewhere;
 mod logs;
 mod memory;
 mod node;
@@ -127,5 +128,10 @@ fn knows_servers(command: &Command) -> bool {
             | Command::Node { .. }
             | Command::PlanLoad { .. }
             | Command::Token { .. }
+            | Command::Show(_)
+            | Command::Decide(_)
+            | Command::Cancel(_)
+            | Command::Tail(_)
+            | Command::Jobs
     )
 }

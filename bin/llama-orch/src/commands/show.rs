@@ -6,6 +6,7 @@ use orch_core::{ByteCount, ExitCode, Failure, UnixMicros};
 use serde_json::{Value, json};
 use workflow::{FileState, JobId, JournalLine, RunStatus, RunView, Runs, StepState, StepStatus, TailError};
 
+use super::jobs_elsewhere;
 use super::tail::shown;
 use crate::arguments::ShowArguments;
 use crate::context::Context;
@@ -18,6 +19,9 @@ const FILE_HEADINGS: [&str; 4] = ["FILE", "SIZE", "TYPE", "SHA256"];
 const SHOWN_DIGITS: usize = 12;
 
 pub(super) fn run(context: &Context, arguments: &ShowArguments) -> CommandResult {
+    if let Some(client) = context.named_server()? {
+        return jobs_elsewhere::show(context, &client, arguments);
+    }
     let runs = Runs::new(context.home()?.runs());
     let id = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
     let view = runs.view(&id).map_err(Failure::from)?;

@@ -7,6 +7,7 @@ use orch_core::{Failure, UnixMicros};
 use serde_json::Value;
 use workflow::{JobId, JournalLine, RunStatus, Runs, Tail};
 
+use super::jobs_elsewhere;
 use crate::arguments::TailArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
@@ -17,6 +18,9 @@ const FOLLOW_PACE: Duration = Duration::from_millis(100);
 const LONGEST_VALUE: usize = 100;
 
 pub(super) fn run(context: &Context, arguments: &TailArguments) -> CommandResult {
+    if let Some(client) = context.named_server()? {
+        return jobs_elsewhere::tail(context, &client, arguments);
+    }
     let runs = Runs::new(context.home()?.runs());
     let id = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
     let mut tail = runs.tail(&id).after(arguments.since);
@@ -46,7 +50,7 @@ fn show_new(context: &Context, arguments: &TailArguments, tail: &mut Tail) -> Re
     }
 }
 
-fn is_wanted(arguments: &TailArguments, line: &JournalLine) -> bool {
+pub(super) fn is_wanted(arguments: &TailArguments, line: &JournalLine) -> bool {
     let of_type = arguments.event_type.is_none_or(|wanted| line.kind == Some(wanted));
     let of_level = arguments.level.is_none_or(|least| line.level >= least);
     let of_step = match (&arguments.step, &line.step) {

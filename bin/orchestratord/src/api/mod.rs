@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod description;
+mod jobs;
 mod nodes;
 mod placement;
 mod pools;
@@ -24,6 +25,7 @@ use pool_managerd::api::{ApiState, answers};
 use tokio::sync::watch;
 
 use crate::cordon::Cordon;
+use crate::jobs::JobManager;
 use crate::keys::KeyKeeper;
 use crate::request_log::LogReader;
 
@@ -42,6 +44,9 @@ pub(crate) struct ControlState {
     /// Cancelled when the daemon stops: whoever follows something is let go.
     pub(crate) stopping: CancellationToken,
     pub(crate) keys: KeyKeeper,
+    pub(crate) jobs: JobManager,
+    /// The longest body of a request.
+    pub(crate) body_bytes: u64,
     pub(crate) tasks: Arc<TaskBook>,
     /// What ends with the listener, after its time to finish.
     pub(crate) work: Tasks,
@@ -70,6 +75,7 @@ pub(crate) fn router(state: ControlState) -> Router {
     Router::new()
         .merge(capabilities::router())
         .merge(description::router())
+        .merge(jobs::router(state.body_bytes))
         .merge(nodes::router())
         .merge(placement::router())
         .merge(pools::router())

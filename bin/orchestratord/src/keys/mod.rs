@@ -1,5 +1,6 @@
 //! The keys of a home: made, listed and revoked in its store, and known to the door at once.
 
+mod lent;
 mod order;
 mod ring;
 mod spending;
@@ -13,6 +14,7 @@ use orch_api::{CreatedKey, KeyOrder, KeyView, RevokedKey};
 use orch_core::{Failure, HomeLayout, UnixMillis};
 use orch_runtime::{AuthSettings, Tasks, TokenSet, TokensFile};
 
+pub(crate) use lent::{LOCAL, LentKey};
 pub(crate) use ring::KeyRing;
 use spending::Spending;
 

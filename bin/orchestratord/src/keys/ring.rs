@@ -9,10 +9,13 @@ use orch_core::{Priority, Scope};
 use orch_runtime::{TokenDigest, TokenSet};
 use pool_managerd::{Found, Keys};
 
+use super::lent::Lent;
+
 /// The keys of the moment. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct KeyRing {
     current: Arc<ArcSwap<Ring>>,
+    pub(super) lent: Lent,
 }
 
 /// One state of it.
@@ -26,6 +29,12 @@ struct Entry {
     digest: TokenDigest,
     scopes: Arc<[Scope]>,
     caller: Caller,
+}
+
+impl Entry {
+    fn found(&self) -> Found<Caller> {
+        Found { scopes: Arc::clone(&self.scopes), holder: self.caller.clone() }
+    }
 }
 
 impl KeyRing {
@@ -60,6 +69,11 @@ impl KeyRing {
         ring
     }
 
+    /// The key of this id.
+    pub(super) fn by_id(&self, id: &str) -> Option<Found<Caller>> {
+        self.current.load().entries.iter().find(|entry| entry.caller.id == id).map(Entry::found)
+    }
+
     /// How the keys appear in logs, with their names.
     pub(super) fn shown(&self) -> Vec<String> {
         let show = |entry: &Entry| {
@@ -84,8 +98,8 @@ impl Keys for KeyRing {
         let found = ring
             .entries
             .iter()
-            .fold(None, |found, entry| if entry.digest.matches(&presented) { Some(entry) } else { found })?;
-        Some(Found { scopes: Arc::clone(&found.scopes), holder: found.caller.clone() })
+            .fold(None, |found, entry| if entry.digest.matches(&presented) { Some(entry) } else { found });
+        found.map(Entry::found).or_else(|| self.find_lent(&presented))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::{
     Capabilities, CapturedRequest, ConfigDocument, CreatedKey, DaemonStatus, DrainRequest, Event,
-    InstanceChange, InstanceStats, InstanceView, KeyOrder, KeyView, LogLine, MemoryReport, NodeView,
-    Operation, PlacementDecision, PoolHealth, PoolView, ReloadRequest, RequestView, RevokedKey, Shape,
-    StartRequest, StopRequest, TaskAccepted, TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
+    InstanceChange, InstanceStats, InstanceView, JobAccepted, JobDecision, JobEvent, JobRequest, JobSummary,
+    KeyOrder, KeyView, LogLine, MemoryReport, NodeView, Operation, PlacementDecision, PoolHealth, PoolView,
+    ReloadRequest, RequestView, ResumeRequest, RevokedKey, Shape, StartRequest, StopRequest, TaskAccepted,
+    TaskEvent, TaskRequest, TaskView, UsageView, Version, paths,
 };
 
 /// The method of an endpoint.
@@ -102,6 +103,7 @@ const fn query(name: &'static str, kind: &'static str, meaning: &'static str) ->
 
 const NODE_ID: Parameter = path("id", "the machine");
 const POOL_ID: Parameter = path("id", "the pool: the name of its instance");
+const JOB_ID: Parameter = path("id", "the job");
 const TASK_ID: Parameter = path("id", "the task");
 const NAME: Parameter = path("name", "the instance: its uid, number, name or display name");
 
@@ -438,6 +440,60 @@ pub const ENDPOINTS: &[Endpoint] = &[
         parameters: &[TASK_ID],
         status: 204,
         ..get(paths::TASK_CANCEL, "cancel_task", "gives a task up; may be repeated", Media::Nothing)
+    },
+    Endpoint {
+        verb: Verb::Post,
+        body: Some(Shape::of::<JobRequest>()),
+        status: 202,
+        ..get(
+            paths::JOBS,
+            "submit_job",
+            "submits a workflow. 200 where the same one is there already under its id. One with `run` steps, or with \
+             `http` steps to private addresses, needs a key that administers, and `workflow.allow_run`",
+            Media::Json(Shape::of::<JobAccepted>()),
+        )
+    },
+    Endpoint {
+        parameters: &[query("limit", "integer", "at most so many (50, up to 1000)")],
+        ..get(paths::JOBS, "jobs", "the newest workflows", Media::Json(Shape::list_of::<JobSummary>()))
+    },
+    Endpoint {
+        parameters: &[JOB_ID],
+        ..get(paths::JOB, "job", "everything about one job, as `show --json`", Media::Document)
+    },
+    Endpoint {
+        parameters: &[JOB_ID, LAST_EVENT_ID],
+        ..get(
+            paths::JOB_EVENTS,
+            "job_events",
+            "the journal of a job from its beginning on, until it ends or waits",
+            Media::Events(Shape::of::<JobEvent>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[JOB_ID],
+        status: 204,
+        ..get(paths::JOB_CANCEL, "cancel_job", "ends a job; may be repeated", Media::Nothing)
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[JOB_ID],
+        body: Some(Shape::of::<ResumeRequest>()),
+        status: 202,
+        ..get(
+            paths::JOB_RESUME,
+            "resume_job",
+            "goes on with a job that nobody works on; what is done is not done again",
+            Media::Json(Shape::of::<JobAccepted>()),
+        )
+    },
+    Endpoint {
+        verb: Verb::Post,
+        parameters: &[JOB_ID],
+        body: Some(Shape::of::<JobDecision>()),
+        status: 204,
+        ..get(paths::JOB_DECIDE, "decide_job", "answers a gate, and the job goes on", Media::Nothing)
     },
 ];
 

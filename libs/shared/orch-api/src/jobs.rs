@@ -84,8 +84,10 @@ pub struct JobDecision {
 pub enum JobStatus {
     /// Taken; others run first.
     Queued,
-    /// Under way, or cut off and not resumed yet.
+    /// Under way.
     Running,
+    /// Whoever worked on it is gone, and it has not ended.
+    Interrupted,
     /// Ended well.
     Succeeded,
     /// Ended with a failed step.
@@ -102,6 +104,7 @@ impl JobStatus {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Interrupted => "interrupted",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -130,16 +133,18 @@ pub struct JobSummary {
     pub project: String,
     /// How far it is.
     pub status: JobStatus,
-    /// When it began, RFC 3339; `null` = it is queued.
+    /// Steps of its spec that are done.
+    pub steps_done: usize,
+    /// All steps of its spec.
+    pub steps: usize,
+    /// Prompt and completion tokens.
+    pub tokens: u64,
+    /// When it began, RFC 3339; `null` = it has not.
     pub started_at: Option<String>,
     /// When it ended.
     pub finished_at: Option<String>,
     /// Seconds that were worked on it.
-    pub duration_s: f64,
-    /// Steps that are done.
-    pub steps_done: usize,
-    /// All steps that are known by now.
-    pub steps_total: usize,
+    pub duration_s: Option<f64>,
 }
 
 /// One line of a job's journal.
@@ -171,10 +176,13 @@ pub struct JobEvent {
 /// One thing that is wrong with a document that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// The line, from 1.
-    pub line: usize,
+    /// Of several documents the one that is wrong, by its path; empty for the first.
+    #[serde(default)]
+    pub file: String,
+    /// The line, from 1; 0 where there is no place.
+    pub line: u32,
     /// The column, from 1.
-    pub column: usize,
+    pub column: u32,
     /// Where it is in the document, such as `steps.qa.llm.prompt`.
     pub path: String,
     /// What is wrong.

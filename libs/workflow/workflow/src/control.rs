@@ -113,6 +113,11 @@ pub fn cancel_is_left(control: &Path) -> bool {
     control.join(CANCEL).is_file()
 }
 
+/// Whether somebody wants something of the run that nobody has taken up.
+pub fn has_wishes(control: &Path) -> bool {
+    !wishes(control).is_empty()
+}
+
 /// All at once, or not at all: a reader never sees half a wish.
 fn leave(control: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     fs::create_dir_all(control)?;

@@ -33,7 +33,8 @@ mod why;
 pub use budget::BUDGET_GATE;
 pub use canonical::canonical;
 pub use control::{
-    Decided, DecisionError, cancel_is_left, check_decision, decision_is_left, leave_cancel, leave_decision,
+    Decided, DecisionError, cancel_is_left, check_decision, decision_is_left, has_wishes, leave_cancel,
+    leave_decision,
 };
 pub use event::{Event, EventType, Level};
 pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};

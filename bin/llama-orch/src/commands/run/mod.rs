@@ -5,6 +5,7 @@ mod dry_run;
 mod end;
 mod interrupt;
 mod reading;
+mod submit;
 
 use std::sync::Arc;
 
@@ -30,6 +31,9 @@ const COMMAND: &str = "llama-orch run";
 pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult {
     if arguments.dry_run {
         return dry_run::run(context, arguments);
+    }
+    if arguments.submit {
+        return submit::run(context, arguments);
     }
     let beginning = beginning::begin(context, arguments)?;
     let (ports, provider) = surroundings(context, arguments.provider.as_deref(), &beginning.spec)?;

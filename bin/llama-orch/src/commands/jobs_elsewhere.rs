@@ -1,0 +1,253 @@
+//! Jobs of a control plane elsewhere: the same words, asked over the network.
+
+use std::time::Duration;
+
+use orch_api::{JobDecision, JobSummary, SentEvent, StreamEnd};
+use orch_core::{ExitCode, Failure};
+use orchestratord::client::DaemonClient;
+use serde_json::{Value, json};
+use workflow::{Event, JournalLine};
+
+use super::tail;
+use crate::arguments::{ShowArguments, TailArguments};
+use crate::context::Context;
+use crate::ending::{CommandResult, Ended};
+use crate::runtime::block_on;
+use crate::words::or_dash;
+
+/// Names the newest job.
+const LAST: &str = "last";
+/// So many are listed.
+const LISTED: usize = 1000;
+/// So long a stream may stay broken: a daemon that restarts is back by then.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries to connect again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+const STEP_HEADINGS: [&str; 5] = ["STEP", "STATUS", "ATTEMPTS", "TOKENS", "DURATION"];
+
+pub(super) fn list(context: &Context, client: &DaemonClient) -> CommandResult {
+    let rows = block_on(client.jobs(LISTED))?;
+    if context.printer.json() {
+        return Ok(context.printer.document(&rows)?);
+    }
+    let cells = |row: &JobSummary| {
+        vec![
+            row.job_id.clone(),
+            row.project.clone(),
+            row.status.label().to_owned(),
+            format!("{}/{}", row.steps_done, row.steps),
+            row.tokens.to_string(),
+            or_dash(row.started_at.as_ref()),
+            or_dash(row.duration_s.map(seconds)),
+        ]
+    };
+    Ok(context.printer.table(&super::jobs::HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?)
+}
+
+pub(super) fn show(context: &Context, client: &DaemonClient, arguments: &ShowArguments) -> CommandResult {
+    let id = named(client, &arguments.job_id)?;
+    let mut document = block_on(client.job(&id))?;
+    if arguments.events {
+        let mut events = Vec::new();
+        follow(client, &id, 0, false, &mut |line| {
+            events.push(serde_json::from_str::<Value>(&line.text).unwrap_or_default());
+            Ok(true)
+        })?;
+        document["events"] = events.into();
+    }
+    if context.printer.json() {
+        return Ok(context.printer.document(&document)?);
+    }
+    let steps = document["steps"].as_object().into_iter().flatten();
+    let cells = |(id, step): (&String, &Value)| {
+        vec![
+            id.clone(),
+            word(&step["status"]),
+            word(&step["attempts"]),
+            word(&step["tokens"]),
+            or_dash(step["duration_s"].as_f64().map(seconds)),
+        ]
+    };
+    context.printer.table(&STEP_HEADINGS, &steps.map(cells).collect::<Vec<_>>())?;
+    context.printer.line("")?;
+    context.printer.pairs(&totals(&document))?;
+    for event in document["events"].as_array().into_iter().flatten() {
+        context.printer.line(event)?;
+    }
+    Ok(())
+}
+
+/// What is told of a job as a whole.
+pub(super) fn totals(document: &Value) -> Vec<(&'static str, String)> {
+    let progress = &document["progress"];
+    let mut totals = vec![
+        ("job", word(&document["job_id"])),
+        ("status", word(&document["status"])),
+        ("steps", format!("{} of {} done", progress["done"], progress["all"])),
+        ("tokens", word(&document["usage"]["total_tokens"])),
+        ("duration", or_dash(document["duration_s"].as_f64().map(seconds))),
+    ];
+    if let Some(error) = document["error"].as_str() {
+        totals.push(("error", plain(error)));
+    }
+    for failure in document["failures"].as_array().into_iter().flatten() {
+        totals.push(("failed", plain(&format!("{}: {}", word(&failure["step"]), word(&failure["message"])))));
+    }
+    for (step, it) in document["steps"].as_object().into_iter().flatten() {
+        if let Some(message) = it["question"]["message"].as_str() {
+            totals.push(("asks", plain(&format!("{step}: {message} ({})", it["question"]["choices"]))));
+        }
+    }
+    totals
+}
+
+pub(super) fn tail(context: &Context, client: &DaemonClient, arguments: &TailArguments) -> CommandResult {
+    let id = named(client, &arguments.job_id)?;
+    follow(client, &id, arguments.since, arguments.follow, &mut |line| {
+        if tail::is_wanted(arguments, &line) {
+            context.printer.line(tail::shown(context, &line))?;
+        }
+        Ok(true)
+    })
+}
+
+pub(super) fn decide(
+    context: &Context,
+    client: &DaemonClient,
+    job: &str,
+    step: &str,
+    choice: &str,
+) -> CommandResult {
+    let id = named(client, job)?;
+    let decision = JobDecision { step: step.to_owned(), choice: choice.to_owned() };
+    block_on(client.decide_job(&id, &decision))?;
+    if context.printer.json() {
+        let answer = json!({"job_id": id, "step": step, "choice": choice, "taken": true});
+        return Ok(context.printer.document(&answer)?);
+    }
+    Ok(context.printer.line(format_args!("{step} of {id}: {choice}"))?)
+}
+
+pub(super) fn cancel(context: &Context, client: &DaemonClient, job: &str) -> CommandResult {
+    let id = named(client, job)?;
+    block_on(client.cancel_job(&id))?;
+    if context.printer.json() {
+        return Ok(context.printer.document(&json!({"job_id": id}))?);
+    }
+    Ok(context.printer.line(format_args!("{id} is told to end"))?)
+}
+
+/// A job's name; `last` is the newest that can be seen.
+pub(super) fn named(client: &DaemonClient, name: &str) -> Result<String, Failure> {
+    if name != LAST {
+        return Ok(name.to_owned());
+    }
+    let newest = block_on(client.jobs(1))?.into_iter().next();
+    newest.map(|row| row.job_id).ok_or_else(|| Failure::new(ExitCode::JobNotFound, "there is no job yet"))
+}
+
+/// Hands over a job's journal line by line. With `on`, until the job has ended, or `each` has seen enough; without,
+/// what is there now: the stream of a job that has not ended stays open, so that its own events say where that is.
+pub(super) fn follow(
+    client: &DaemonClient,
+    id: &str,
+    after: u64,
+    on: bool,
+    each: &mut (dyn FnMut(JournalLine) -> Result<bool, Ended> + Send),
+) -> CommandResult {
+    let last = if on { u64::MAX } else { journal_end(&block_on(client.job(id))?) };
+    if after >= last {
+        return Ok(());
+    }
+    block_on(Follower { after, last, each, failed: None }.run(client, id))
+}
+
+/// How many events a job has now.
+fn journal_end(document: &Value) -> u64 {
+    document["journal"]["seq"].as_u64().unwrap_or_default()
+}
+
+/// Follows a journal through broken connections.
+struct Follower<'e> {
+    after: u64,
+    last: u64,
+    each: &'e mut (dyn FnMut(JournalLine) -> Result<bool, Ended> + Send),
+    failed: Option<Ended>,
+}
+
+impl Follower<'_> {
+    async fn run(mut self, client: &DaemonClient, id: &str) -> CommandResult {
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            let before = self.after;
+            let end = client.job_events(id, before, &mut |event| self.take(&event)).await?;
+            if let Some(failure) = self.failed.take() {
+                return Err(failure);
+            }
+            if self.after > before {
+                heard = tokio::time::Instant::now();
+            }
+            let broken = match end {
+                StreamEnd::Enough => return Ok(()),
+                // The job has ended, or the server is about to.
+                StreamEnd::Closed => match client.job(id).await {
+                    Ok(document) if self.has_all(&document) => return Ok(()),
+                    Ok(_) => {
+                        Failure::new(ExitCode::DaemonUnreachable, "the server ends the stream of events")
+                    }
+                    Err(failure) if failure.exit == ExitCode::DaemonUnreachable => failure,
+                    Err(failure) => return Err(failure.into()),
+                },
+                StreamEnd::Broken(failure) => failure,
+            };
+            if heard.elapsed() >= PATIENCE {
+                return Err(broken.into());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether nothing is to be expected beyond what was heard.
+    fn has_all(&self, document: &Value) -> bool {
+        let goes_on = matches!(document["status"].as_str(), Some("queued" | "running" | "interrupted"));
+        !goes_on && journal_end(document) <= self.after
+    }
+
+    /// Whether more is wanted.
+    fn take(&mut self, event: &SentEvent) -> bool {
+        let Ok(told) = serde_json::from_str::<Event>(&event.data) else { return true };
+        self.after = told.seq;
+        let line = JournalLine {
+            seq: told.seq,
+            level: told.level,
+            kind: Some(told.kind),
+            step: told.step,
+            text: event.data.clone(),
+        };
+        match (self.each)(line) {
+            Ok(more) => more && self.after < self.last,
+            Err(failure) => {
+                self.failed = Some(failure);
+                false
+            }
+        }
+    }
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => or_dash(None::<&str>),
+        other => other.to_string(),
+    }
+}
+
+/// On its line, whatever a model put into it.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+fn seconds(seconds: f64) -> String {
+    super::show::show_seconds(seconds)
+}

@@ -1,0 +1,46 @@
+//! Whose a job is: a file in the run's folder, written before the job is taken. A daemon that comes back goes on with
+//! the jobs that have one, and with no others.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use orch_api::JobOptions;
+use serde::{Deserialize, Serialize};
+
+/// Far above any real file of this kind.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// The submitter of a job, and how it is to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    /// The id of the key that it was submitted with, or the word for the commands of this home.
+    pub(crate) submitter: String,
+    /// When, RFC 3339.
+    pub(crate) submitted_at: String,
+    /// Names what was submitted, so that the same can be told from another.
+    pub(crate) request: String,
+    /// Where the journal ended when somebody last wanted the job to go on: one that has ended there is to be taken up.
+    #[serde(default)]
+    pub(crate) wanted_at: u64,
+    #[serde(default)]
+    pub(crate) options: JobOptions,
+}
+
+impl Owner {
+    /// `None` where the run is none of a daemon's, or the file cannot be understood.
+    pub(crate) fn read(run: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        File::open(file(run)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// All at once or not at all.
+    pub(crate) fn write(&self, run: &Path) -> io::Result<()> {
+        engine_process::write_private(&file(run), &serde_json::to_vec(self)?)
+    }
+}
+
+fn file(run: &Path) -> PathBuf {
+    run.join("control").join("owner.json")
+}
