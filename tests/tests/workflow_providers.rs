@@ -45,23 +45,22 @@ fn question(provider: &str, options: &Value) -> ModelRequest {
     }
 }
 
-fn ask(providers: &Providers, request: ModelRequest) -> Result<Answer, CallFailure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(providers.ask(request, Arc::new(Deaf)))
+async fn ask(providers: &Providers, request: ModelRequest) -> Result<Answer, CallFailure> {
+    providers.ask(request, Arc::new(Deaf)).await
 }
 
-#[test]
-fn our_own_gateway_answers_in_each_dialect_that_a_workflow_speaks() {
+#[tokio::test]
+async fn our_own_gateway_answers_in_each_dialect_that_a_workflow_speaks() {
     let home = Home::real();
     home.instance("tiny", &json!({}));
     let daemon = home.start_daemon();
     home.ok(&["up", "tiny"]);
     let providers = providers(&daemon);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for dialect in DIALECTS {
-        let facts = runtime.block_on(providers.facts(dialect, None)).unwrap();
+        let facts = providers.facts(dialect, None).await.unwrap();
         assert_eq!(facts.model.trim_end_matches(":latest"), "tiny", "{dialect}");
-        let answer = ask(&providers, question(dialect, &json!({"max_tokens": 9, "temperature": 0}))).unwrap();
+        let answer =
+            ask(&providers, question(dialect, &json!({"max_tokens": 9, "temperature": 0}))).await.unwrap();
         assert_eq!(
             (answer.usage.completion, answer.finish),
             (9, FinishReason::Length),
@@ -69,7 +68,7 @@ fn our_own_gateway_answers_in_each_dialect_that_a_workflow_speaks() {
         );
         assert!(!answer.text.is_empty() && answer.usage.prompt > 3, "{dialect}: {answer:?}");
         let missing = ModelRequest { model: "nobody".to_owned(), ..question(dialect, &json!({})) };
-        let failure = ask(&providers, missing).unwrap_err();
+        let failure = ask(&providers, missing).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Validation, "{dialect}: {failure}");
         assert!(failure.message.contains("tiny"), "{dialect} names what there is: {failure}");
     }
@@ -77,11 +76,11 @@ fn our_own_gateway_answers_in_each_dialect_that_a_workflow_speaks() {
         let mut request = question(dialect, &json!({"max_tokens": 100}));
         request.schema = Some(Arc::new(json!({"type": "object", "required": ["mood"],
             "additionalProperties": false, "properties": {"mood": {"enum": ["good", "bad"]}}})));
-        let answer = ask(&providers, request).unwrap();
+        let answer = ask(&providers, request).await.unwrap();
         let json: Value = serde_json::from_str(&answer.text).unwrap();
         assert!(json["mood"] == "good" || json["mood"] == "bad", "{dialect}: {json}");
     }
     home.ok(&["down", "tiny"]);
-    let failure = ask(&providers, question("local", &json!({}))).unwrap_err();
+    let failure = ask(&providers, question("local", &json!({}))).await.unwrap_err();
     assert!(matches!(failure.kind, FailureKind::Validation | FailureKind::Overloaded), "{failure:?}");
 }
