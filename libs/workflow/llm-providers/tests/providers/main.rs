@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
+mod documentation;
 mod faults;
 mod real_engine;
 mod services;
