@@ -72,8 +72,8 @@ impl Driver {
     pub(super) fn published(&mut self, at: NodeRef, published: Published) {
         let State::Settling(result) = self.scopes.set_state(at, State::Pending) else { return };
         let id = self.scopes.node(at).id.clone();
-        for file in self.past_files(&result) {
-            self.written.add(file.path);
+        for path in published.kept {
+            self.written.add(path);
         }
         for file in &published.written {
             self.written.add(file.path.clone());

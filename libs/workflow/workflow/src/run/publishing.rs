@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use workflow_spec::{FailureKind, FileRule, FileSource, Names, Step, StepOutput};
+use workflow_spec::{FailureKind, FileRule, FileSource, Names, Step, StepOutput, WriteMode};
 
 use crate::CallFailure;
-use crate::files::{FileError, OutputFiles, Staged, WriteReason, Written};
+use crate::files::{FileError, OutputFiles, WriteReason, Written};
 use crate::recorder::{FileEvent, PastFile};
 use crate::store::{Blob, Store};
 
@@ -32,6 +32,8 @@ pub(super) struct Publishing {
 /// What became of it.
 pub(super) struct Published {
     pub(super) written: Vec<Written>,
+    /// Paths of files that an earlier life has left as they are.
+    pub(super) kept: Vec<String>,
     pub(super) failure: Option<NotPublished>,
 }
 
@@ -53,41 +55,38 @@ impl Publisher {
     }
 
     pub(super) fn publish(&self, publishing: &Publishing) -> Published {
-        if self.holds_all(publishing) {
-            return Published { written: Vec::new(), failure: None };
-        }
         let mut staged = self.files.stage(&publishing.step);
+        let mut kept = Vec::new();
         let mut stage_all = || {
             for rule in &publishing.rules.files {
-                publishing.stage(rule, &mut staged)?;
+                let path = publishing.path(rule)?;
+                if self.was_appended(rule, &path, &publishing.past) {
+                    kept.push(path);
+                } else {
+                    staged.add(&path, rule.mode, &publishing.content(&rule.from, &path)?)?;
+                }
             }
             Ok(())
         };
         let published = stage_all().and_then(|()| staged.publish().map_err(NotPublished::from));
         match published {
-            Ok(written) => Published { written, failure: None },
-            Err(failure) => Published { written: Vec::new(), failure: Some(failure) },
+            Ok(written) => Published { written, kept, failure: None },
+            Err(failure) => Published { written: Vec::new(), kept, failure: Some(failure) },
         }
     }
-}
 
-impl Publisher {
-    /// Whether everything still is as an earlier life has left it.
-    fn holds_all(&self, publishing: &Publishing) -> bool {
-        let (rules, past) = (&publishing.rules.files, &publishing.past);
-        let is_there = |(rule, file): (&FileRule, &PastFile)| {
-            self.files.holds(&file.path, rule.mode, &file.sha256, file.size_bytes)
+    /// What an earlier life has appended is there once. All else can be written again and again.
+    fn was_appended(&self, rule: &FileRule, path: &str, past: &[PastFile]) -> bool {
+        let holds = |file: &PastFile| {
+            file.path == path && self.files.holds(path, rule.mode, &file.sha256, file.size_bytes)
         };
-        rules.len() == past.len() && rules.iter().zip(past).all(is_there)
+        rule.mode == WriteMode::Append && past.iter().any(holds)
     }
 }
 
 impl Publishing {
-    fn stage(&self, rule: &FileRule, staged: &mut Staged<'_>) -> Result<(), NotPublished> {
-        let path = rule.path.render(&self.names).map_err(|error| unusable(format!("files: {error}")))?;
-        let content = self.content(&rule.from, &path)?;
-        staged.add(&path, rule.mode, &content)?;
-        Ok(())
+    fn path(&self, rule: &FileRule) -> Result<String, NotPublished> {
+        rule.path.render(&self.names).map_err(|error| unusable(format!("files: {error}")))
     }
 
     fn content(&self, from: &FileSource, path: &str) -> Result<Vec<u8>, NotPublished> {

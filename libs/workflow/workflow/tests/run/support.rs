@@ -179,6 +179,10 @@ impl Home {
         self.folder.path().join("runs").join(job)
     }
 
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
     pub(crate) fn output(&self, job: &str, path: &str) -> Option<String> {
         std::fs::read_to_string(self.run_folder(job).join("outputs/p").join(path)).ok()
     }
@@ -208,7 +212,7 @@ impl Home {
             serving: None,
             secrets: Arc::new(|_| None),
         };
-        let store = Arc::new(Store::home(self.folder.path().join("cache")));
+        let store = Arc::new(Store::home(self.cache()));
         run_job(folder, past, job, store, ports, Arc::new(Nobody), self.cancel.clone()).await.unwrap()
     }
 
