@@ -8,7 +8,7 @@ use workflow_spec::{FailureKind, OnError, StepOutput};
 
 use super::driver::{Driver, Heard};
 use super::limits::Places;
-use super::nodes::{Ending, Failed, Form, Layer, NodeRef, NodeResult, Source, State, Stop, Work};
+use super::nodes::{Ending, Failed, Form, Layer, Node, NodeRef, NodeResult, Source, State, Stop, Work};
 use super::publishing::{Published, Publishing};
 use crate::CallFailure;
 use crate::recorder::{FileEvent, PastFile, SkipReason, StepResult};
@@ -322,7 +322,18 @@ impl Driver {
             return;
         }
         if let Some(scope) = self.scopes.remove(scope) {
+            for node in &scope.nodes {
+                self.close_gate(node);
+            }
             self.conclude(&scope);
+        }
+    }
+
+    /// A gate of which nobody needs the decision any more.
+    pub(super) fn close_gate(&mut self, node: &Node) {
+        if let State::Deciding(open) = &node.state {
+            let why = "the job ended before anybody decided";
+            self.recorder.step_cancelled(&node.id, 1, why, open.since.elapsed());
         }
     }
 }

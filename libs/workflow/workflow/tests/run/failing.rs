@@ -109,3 +109,25 @@ async fn a_failure_may_leave_alone_what_does_not_need_it() {
     ];
     assert_eq!(ends("continue").await, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_inside_another_step_is_closed_when_the_job_fails() {
+    let home = Home::new();
+    let model = Model::new(|_, _| Act::fail(FailureKind::Auth).after(50));
+    let spec = r#"
+version: 1
+project: p
+steps:
+  bad: { llm: { model: m, prompt: bad } }
+  rounds: { loop: { max: 2, until: "true", body: { ask: { gate: { message: "Go on?" } } } } }
+"#;
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Failed);
+    let told = home.told("one");
+    let of = |step: &str| told.iter().filter(|line| line.ends_with(step)).cloned().collect::<Vec<_>>();
+    assert_eq!(
+        of(" rounds/1/ask"),
+        ["step.started rounds/1/ask", "gate.waiting rounds/1/ask", "step.cancelled rounds/1/ask"]
+    );
+    assert_eq!(told.iter().filter(|line| *line == "step.cancelled rounds").count(), 1);
+}
