@@ -5,6 +5,7 @@
 mod budget;
 mod effects;
 mod failing;
+mod files;
 mod graphs;
 mod made_of_others;
 mod plain;
