@@ -108,3 +108,14 @@ async fn damaged_entries_are_refused_with_an_event_and_the_step_runs_again() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_path_was_edited_is_written_without_asking_again() {
+    let (home, model) = (Home::new(), Model::echo());
+    home.run("one", &with_log("first"), &model).await;
+    let edited = with_log("first").replace("a/page.md", "b/page.md");
+    home.run("one", &edited, &model).await;
+    assert_eq!(home.output("one", "b/page.md").unwrap(), "two!");
+    assert_eq!(home.output("one", "log").unwrap(), "one!two!");
+    assert_eq!(model.calls(), 2);
+}
