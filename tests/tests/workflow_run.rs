@@ -172,8 +172,8 @@ fn two_staggered_chains_do_not_wait_for_each_other() {
         for n in 0..20 {
             let speed = if (n % 2 == 0) == slow_first { "SLOW" } else { "FAST" };
             let needs = if n == 0 { String::new() } else { format!(", needs: {chain}{}", n - 1) };
-            text +=
-                &format!("  {chain}{n}: {{ llm: {{ model: fake, prompt: {speed} {chain}{n} }}{needs} }}\n");
+            let step = format!("{chain}{n}: {{ llm: {{ model: fake, prompt: {speed} {chain}{n} }}{needs} }}");
+            text = text + "  " + &step + "\n";
         }
     }
     let rule = |part: &str, latency| Rule { latency_ms: Some(latency), ..Rule::on(part) };
@@ -415,6 +415,106 @@ steps:
         serde_json::from_slice(&std::fs::read(scene.job("inputs").join("inputs/inputs.json")).unwrap())
             .unwrap();
     assert_eq!(kept["notes"][1]["path"], json!("notes/two.txt"));
+}
+
+#[test]
+fn a_plan_tells_what_is_known_what_is_not_and_what_it_will_take() {
+    let scene = Scene::new(seed_script());
+    let spec = scene.spec(SEED);
+    let plan = |spec: &str| scene.home.json(&["plan", "--spec", spec, "--json"]);
+    let outlooks = |plan: &Value| {
+        let rows = plan["steps"].as_array().unwrap().iter();
+        rows.map(|row| row["outlook"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = plan(&spec);
+    assert_eq!(outlooks(&before), ["miss", "unknown", "unknown", "unknown"]);
+    assert_eq!(before["steps"][1]["until"], json!(["architect"]));
+    assert_eq!(before["totals"]["is_least"], true);
+    assert_eq!(scene.asked(""), 0);
+    assert!(!scene.home.path().join("runs").exists() && !scene.home.path().join("cache").exists());
+
+    scene.ok(&["--spec", &spec, "--job-id", "made"]);
+    let after = plan(&spec);
+    assert_eq!(outlooks(&after), ["hit"; 4]);
+    assert_eq!(after["totals"]["tokens"], 0);
+
+    let edited = plan(&scene.spec(&SEED.replace("'DOCS", "'MANUAL")));
+    assert_eq!(outlooks(&edited), ["hit", "hit", "miss", "unknown"]);
+    assert_eq!(edited["steps"][3]["until"], json!(["docs"]));
+    assert_eq!(edited["totals"]["critical_path"], json!(["docs", "qa"]));
+    assert!(edited["totals"]["duration_s"].as_f64().unwrap() >= 0.30, "{edited}");
+    assert!(edited["totals"]["tokens"].as_u64().unwrap() > 0, "{edited}");
+    assert_eq!(scene.asked(""), 4, "nobody is asked for a plan");
+}
+
+#[test]
+fn a_plan_looks_into_maps_loops_and_what_waits_for_people() {
+    let scene = Scene::new(Script::default());
+    let text = "
+project: inside
+steps:
+  list: { pass: { value: [one, two] } }
+  each: { map: { over: steps.list.output.json }, llm: { model: fake, prompt: 'EACH {{ item }}' } }
+  ask: { gate: { message: Go? } }
+  last: { llm: { model: fake, prompt: '{{ steps.each.output.text }}' }, needs: ask }
+";
+    let plan = |text: &str| {
+        let plan = scene.home.json(&["plan", "--spec", &scene.spec(text), "--json"]);
+        let rows = plan["steps"].as_array().unwrap().clone();
+        let told =
+            |row: &Value| format!("{} {}", row["step"].as_str().unwrap(), row["outlook"].as_str().unwrap());
+        rows.iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        plan(text),
+        ["list value", "each unknown", "ask gate", "last unknown", "each[0] miss", "each[1] miss"]
+    );
+    scene.run(&["--spec", &scene.spec(text)]).expect_exit(73);
+    let more = text.replace("[one, two]", "[one, two, three]");
+    assert_eq!(
+        plan(&more),
+        [
+            "list value",
+            "each unknown",
+            "ask gate",
+            "last unknown",
+            "each[0] hit",
+            "each[1] hit",
+            "each[2] miss"
+        ]
+    );
+}
+
+#[test]
+fn a_dry_run_shows_the_order_and_touches_nothing() {
+    let scene = Scene::new(Script::default());
+    let run = scene.ok(&["--spec", &scene.spec(SEED), "--dry-run"]);
+    let steps: Vec<&str> =
+        run.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(steps, ["architect", "builder", "docs", "qa"], "{run}");
+    assert!(run.stdout.contains("fake/fake"), "{run}");
+    assert_eq!(scene.asked(""), 0);
+    assert!(!scene.home.path().join("runs").exists());
+}
+
+#[test]
+fn the_file_of_the_older_orchestrator_is_run_as_it_is() {
+    let scene = Scene::new(Script::default());
+    let text = include_str!("../../examples/workflows/seed.json");
+    let spec = scene.spec(text);
+    let run = scene.ok(&["--spec", &spec, "--provider", "fake", "--var", "model=fake", "--job-id", "older"]);
+    assert!(run.stderr.contains("warning:") && run.stderr.contains("output_dir"), "{run}");
+    assert_eq!(scene.steps("older", "step.succeeded"), ["architect", "builder", "docs", "qa"]);
+    assert!(scene.job("older").join("outputs/notes_api/main.py").is_file());
+}
+
+#[test]
+fn without_a_daemon_the_gateway_of_the_home_is_missed_by_name() {
+    let scene = Scene::new(Script::default());
+    let text = "project: local\nsteps: { a: { llm: { model: qwen, prompt: A }, retry: 0 } }\n";
+    let run = scene.run(&["--spec", &scene.spec(text), "--provider", "local"]);
+    run.expect_exit(70);
+    assert!(run.stderr.contains("connect") && run.stderr.contains("llama-orch daemon start"), "{run}");
 }
 
 #[test]

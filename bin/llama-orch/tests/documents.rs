@@ -6,6 +6,7 @@ use llama_orch::arguments::Arguments;
 const DOCUMENTS: &[(&str, &str)] = &[
     ("README.md", include_str!("../../../README.md")),
     ("docs/USER_GUIDE.md", include_str!("../../../docs/USER_GUIDE.md")),
+    ("docs/WORKFLOWS.md", include_str!("../../../docs/WORKFLOWS.md")),
     ("docs/MIGRATION.md", include_str!("../../../docs/MIGRATION.md")),
 ];
 

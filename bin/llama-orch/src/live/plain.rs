@@ -41,9 +41,8 @@ impl Teller {
     fn words(&mut self, event: &Event) -> Option<String> {
         let step = event.step.as_deref().unwrap_or_default();
         Some(match event.kind {
-            EventType::JobStarted => "started".to_owned(),
+            EventType::JobStarted | EventType::StepStarted => "started".to_owned(),
             EventType::JobResumed => "resumed".to_owned(),
-            EventType::StepStarted => "started".to_owned(),
             EventType::StepSucceeded if self.cached.remove(step) => "done, from the cache".to_owned(),
             EventType::StepSucceeded => self.done(step, number(event, "duration_s")),
             EventType::StepFailed => format!("failed, {}: {}", text(event, "kind"), text(event, "message")),

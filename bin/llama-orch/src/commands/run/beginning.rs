@@ -31,14 +31,17 @@ pub(super) enum Place {
     /// A folder that is made now.
     Fresh { runs: PathBuf, id: JobId },
     /// One that was there, with its lock held.
-    Held(RunFolder, Past),
+    Held(Box<(RunFolder, Past)>),
 }
 
 impl Place {
     pub(super) fn open(self, spec: &JobSpec) -> Result<(RunFolder, Option<Past>), Failure> {
         match self {
             Self::Fresh { runs, id } => Ok((RunFolder::create(&runs, &id, &spec.project, COMMAND)?, None)),
-            Self::Held(folder, past) => Ok((folder, Some(past))),
+            Self::Held(held) => {
+                let (folder, past) = *held;
+                Ok((folder, Some(past)))
+            }
         }
     }
 }
@@ -51,7 +54,7 @@ pub(super) fn begin(context: &Context, arguments: &RunArguments) -> Result<Begin
         return begin_fresh(context, arguments, spec, &runs, asked);
     };
     match resumed_job(&runs, resumed.as_deref(), asked, spec.as_ref())? {
-        Found::Job(id) => go_on(context, arguments, spec, &runs, id),
+        Found::Job(id) => go_on(context, arguments, spec, &runs, &id),
         // What never began is begun.
         Found::Nothing(id) => begin_fresh(context, arguments, spec, &runs, id),
     }
@@ -84,21 +87,21 @@ fn go_on(
     arguments: &RunArguments,
     spec: Option<JobSpec>,
     runs: &Runs,
-    id: JobId,
+    id: &JobId,
 ) -> Result<Beginning, Ended> {
-    let (folder, past) = RunFolder::resume(runs.root(), &id, COMMAND).map_err(Failure::from)?;
+    let (folder, past) = RunFolder::resume(runs.root(), id, COMMAND).map_err(Failure::from)?;
     let spec = match spec {
         Some(spec) => spec,
-        None => kept_spec(&folder).map_err(|error| not_kept(context, error, &id))?,
+        None => kept_spec(&folder).map_err(|error| not_kept(context, error, id))?,
     };
     let beside = arguments.spec.as_deref().map(spec_folder);
     let vars = &arguments.inputs.vars;
     let inputs = match kept_inputs(&folder) {
         Ok(kept) if vars.is_empty() && fit(&kept, &spec) => kept,
         Ok(_) | Err(KeptError::NeverBegun) => typed_inputs(context, &spec, vars)?,
-        Err(error) => return Err(not_kept(context, error, &id)),
+        Err(error) => return Err(not_kept(context, error, id)),
     };
-    Ok(Beginning { spec, inputs, place: Place::Held(folder, past), folder: beside })
+    Ok(Beginning { spec, inputs, place: Place::Held(Box::new((folder, past))), folder: beside })
 }
 
 /// Whether the inputs of an earlier life are what an edited workflow declares.

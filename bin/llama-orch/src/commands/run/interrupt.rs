@@ -13,7 +13,7 @@ pub(super) fn listen(
     cancel: &CancellationToken,
     show: &Arc<Show>,
 ) -> Result<impl Future<Output = Infallible> + use<>, Failure> {
-    let first = orch_runtime::termination().map_err(unheard)?;
+    let first = orch_runtime::termination().map_err(|error| unheard(&error))?;
     let (cancel, show) = (cancel.clone(), show.clone());
     Ok(async move {
         first.await;
@@ -31,6 +31,6 @@ pub(super) fn listen(
     })
 }
 
-fn unheard(error: std::io::Error) -> Failure {
+fn unheard(error: &std::io::Error) -> Failure {
     Failure::new(ExitCode::General, format!("cannot listen for Ctrl-C: {error}"))
 }

@@ -92,6 +92,8 @@ fn needs_spec(what: &str) -> CommandResult {
 
 /// Several things that are wrong, each with its hint; then the code.
 fn refuse_all(context: &Context, failures: &[Failure]) -> Ended {
-    failures.iter().for_each(|failure| context.talk.failure(failure));
+    for failure in failures {
+        context.talk.failure(failure);
+    }
     Ended::Told(failures.first().map_or(ExitCode::General, |failure| failure.exit))
 }
