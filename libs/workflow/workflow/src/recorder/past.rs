@@ -16,7 +16,7 @@ pub struct Past {
     pub succeeded: HashMap<String, Succeeded>,
     /// Every key under which an attempt was begun, and what became of the last one.
     pub tried: HashMap<String, Tried>,
-    /// Decisions by the id of their gate.
+    /// Decisions by the id of their gate, unless the gate has failed since.
     pub decided: HashMap<String, PastDecision>,
     /// How often somebody has said that the job may go on over its budget.
     pub budget_extensions: u64,
@@ -111,8 +111,11 @@ impl Past {
         match kind {
             EventType::StepStarted => self.started(step, fact.attempt.unwrap_or(1), data),
             EventType::StepSucceeded => self.succeeded(step, data),
-            EventType::StepFailed | EventType::StepRetrying => {
+            EventType::StepRetrying => self.ended(step, data, PastOutcome::Failed(data.kind)),
+            EventType::StepFailed => {
                 self.ended(step, data, PastOutcome::Failed(data.kind));
+                // A decision is used up when its step fails: whoever goes on nevertheless is asked again.
+                self.decided.remove(step);
             }
             EventType::StepCancelled => self.ended(step, data, PastOutcome::Cancelled),
             EventType::FileWritten => self.wrote(data),

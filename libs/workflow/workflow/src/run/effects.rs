@@ -57,14 +57,13 @@ impl Driver {
         }
     }
 
-    /// An answer that was journalled and not acted upon: the effect was not begun again after it, nor did it fail.
+    /// An answer that was journalled and not acted upon: the effect was not begun again after it.
     fn answer_of_past(&self, id: &str, work: &Work) -> Option<String> {
         let key = work.document.key();
         let tried = self.past.tried.get(key.as_str()).filter(|_| work.attempt == 0)?;
         let past = self.past.decided.get(id)?;
-        let is_open = tried.outcome != PastOutcome::Failed(Some(FailureKind::Cancelled));
         let is_of_it = past.key.as_deref() == Some(key.as_str()) && past.begun == tried.begun;
-        (is_open && is_of_it).then(|| past.choice.clone())
+        is_of_it.then(|| past.choice.clone())
     }
 
     /// Somebody says what became of an effect.
