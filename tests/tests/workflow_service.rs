@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use support::SOON;
 use support::home::{Daemon, Home};
@@ -383,7 +385,7 @@ fn code(home: &Home, arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
-    let failing = Fault::Status { status: 401, retry_after: None, headers: Default::default(), body: None };
+    let failing = Fault::Status { status: 401, retry_after: None, headers: BTreeMap::default(), body: None };
     let provider = FakeProvider::start(Script::default().fault("bad words", failing, 1000));
     let home = home_with(&provider, "");
     let write = |name: &str, text: &str| {
@@ -434,4 +436,75 @@ fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
     told(&["cancel", "gated"]);
     assert_eq!(show(&daemon, "gated")["status"], "succeeded", "what is over stays as it is");
     assert!(!elsewhere.path().join("runs").exists());
+}
+
+/// Weights by the size of the file: nothing of it is ever read but its head.
+const MODEL_BYTES: u64 = 600 << 20;
+
+/// A home with two models that are loaded on demand, of which the first writes slowly, and room for so much.
+fn home_with_engines(memory_mib: u64) -> Home {
+    let home = Home::fake();
+    let model = home.scratch().join("large.gguf");
+    testkit::write_tiny_model(&model, &testkit::TinyModel::default()).unwrap();
+    std::fs::File::options().write(true).open(&model).unwrap().set_len(MODEL_BYTES).unwrap();
+    for name in ["a", "b"] {
+        let starts = home.scratch().join(format!("{name}.starts"));
+        let slow = if name == "a" { "100" } else { "0" };
+        let env = json!({"FAKE_START_LOG": starts, "FAKE_TOKENS": "20", "FAKE_TOKEN_MS": slow});
+        let model = json!({"path": model, "context_size": 2048});
+        home.instance(name, &json!({"model": model, "lifecycle": {"load": "on_demand"}, "env": env}));
+    }
+    let settings = format!(
+        "[pool_managerd]\nmemory_mb = {memory_mib}\n[limits]\nmin_residency_s = 1\nstarvation_s = 60\n"
+    );
+    std::fs::write(home.path().join("config.toml"), settings).unwrap();
+    home
+}
+
+fn starts(home: &Home, name: &str) -> usize {
+    let log = home.scratch().join(format!("{name}.starts"));
+    std::fs::read_to_string(log).unwrap_or_default().lines().count()
+}
+
+const ONE_AFTER_THE_OTHER: &str = "
+version: 1
+project: two
+steps:
+  one: { llm: { model: a, prompt: one } }
+  two: { needs: [one], llm: { model: b, prompt: two } }
+";
+
+#[test]
+fn the_next_steps_model_is_loaded_while_the_step_before_it_is_asked_if_it_fits_beside() {
+    for (memory_mib, fits) in [(2400, true), (1000, false)] {
+        let home = home_with_engines(memory_mib);
+        let daemon = home.start_daemon();
+        submit(&daemon, "j1", ONE_AFTER_THE_OTHER);
+        let told = wait_for_status(&daemon, "j1", "succeeded");
+        assert_eq!((starts(&home, "a"), starts(&home, "b")), (1, 1), "{told}");
+        let journal = std::fs::read_to_string(home.path().join("runs/j1/events.jsonl")).unwrap();
+        let one_ended = journal
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .find(|event| event["type"] == "step.succeeded" && event["step"] == "one")
+            .unwrap();
+        let begun = home.events("b")[0]["ts"].as_str().unwrap().to_owned();
+        // Moments of one form, in UTC: their text has their order.
+        assert_eq!(begun.as_str() < one_ended["ts"].as_str().unwrap(), fits, "{begun} {one_ended}");
+    }
+}
+
+#[test]
+fn steps_that_are_as_urgent_go_by_the_model_that_is_loaded() {
+    let home = home_with_engines(1000);
+    let daemon = home.start_daemon();
+    let step = |number: usize| {
+        let model = if number.is_multiple_of(2) { "b" } else { "a" };
+        format!("  s{number}: {{ llm: {{ model: {model}, prompt: \"{number}\" }} }}\n")
+    };
+    let steps: String = (0..6).map(step).collect();
+    submit(&daemon, "j1", &format!("version: 1\nproject: p\nlimits: {{ steps: 1 }}\nsteps:\n{steps}"));
+    wait_for_status(&daemon, "j1", "succeeded");
+    // In the order of the file each of the six would have loaded its model anew.
+    assert_eq!((starts(&home, "a"), starts(&home, "b")), (1, 1));
 }

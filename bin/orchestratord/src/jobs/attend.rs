@@ -6,7 +6,7 @@ use std::time::Duration;
 use orch_core::{ExitCode, Failure};
 use orch_runtime::CancellationToken;
 use tokio::sync::watch;
-use workflow::{Job, JobFacts, JobId, JobOutcome, Recorder, Watch, run_job};
+use workflow::{Job, JobFacts, JobId, JobOutcome, JobStatus, Recorder, Watch, has_wishes, run_job};
 
 use super::kit::options;
 use super::manager::JobManager;
@@ -23,7 +23,7 @@ pub(super) async fn attend(manager: JobManager, id: JobId, cancel: CancellationT
             place.manager.inner.counts.ended(outcome);
             place.at_gate = outcome == JobOutcome::Waiting;
         }
-        Ok(None) => tracing::info!(job = %place.id, "a job stays where it is until this daemon comes back"),
+        Ok(None) => tracing::info!(job = %place.id, "a job is left where it is"),
         Err(failure) => tracing::warn!(job = %place.id, %failure, "a job cannot be worked on"),
     }
 }
@@ -44,7 +44,7 @@ impl Drop for Place {
     }
 }
 
-/// `None`: the daemon stops, and the job goes on with the next one.
+/// `None`: nothing is left to do, or the daemon stops and the job goes on with the next one.
 async fn work(
     manager: &JobManager,
     id: &JobId,
@@ -54,6 +54,9 @@ async fn work(
     let inner = &manager.inner;
     let (shelf, wanted) = (inner.shelf.clone(), id.clone());
     let opened = away(inner.tasks.spawn_blocking("job", move || shelf.open(&wanted))).await?;
+    if is_done(&opened) {
+        return Ok(None);
+    }
     let (rights, provider) = match standing(manager, &opened) {
         Ok(standing) => standing,
         Err(failure) => {
@@ -75,6 +78,14 @@ async fn work(
     };
     drop(lent);
     Ok(end)
+}
+
+/// Whether somebody else has brought it to its end while it waited for its turn, and nobody has wanted more since.
+fn is_done(opened: &Opened) -> bool {
+    let manifest = &opened.past.manifest;
+    let is_over =
+        matches!(manifest.status, Some(JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled));
+    is_over && manifest.journal.seq != opened.owner.wanted_at && !has_wishes(&opened.folder.control())
 }
 
 /// What the submitter may do now, and whom steps ask that name nobody: keys and settings may have changed since the

@@ -45,6 +45,7 @@ impl Driver {
             tell: self.tell.clone(),
         };
         self.scopes.set_state(at, State::Running(work));
+        self.prepare_those_after(at);
         self.launch_later(at, task.run());
     }
 

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attempts::working_folders;
 use super::durable::Durable;
+use super::engines::Engines;
 use super::facts::{Facts, Told};
 use super::funds::Funds;
 use super::limits::Limits;
@@ -97,6 +98,7 @@ pub(super) struct Driver {
     pub(super) shapes: HashMap<usize, Arc<Shape>>,
 
     pub(super) launches: Vec<Launch>,
+    pub(super) engines: Engines,
     pub(super) tasks: JoinSet<()>,
     pub(super) alive: TaskTracker,
     /// Wishes whose files go as soon as the journal holds what came of them.
@@ -135,6 +137,7 @@ impl Driver {
             limits: Limits::new(parts.job.spec.limits.clone(), parts.job.options.concurrency),
             durable: Durable::new(parts.job.options.strict),
             job: parts.job,
+            engines: Engines::new(parts.ports.serving.clone()),
             ports: parts.ports,
             watch: parts.watch,
             past: parts.past,
@@ -172,6 +175,7 @@ impl Driver {
     pub(super) async fn run(mut self) -> Result<JobEnd, RunError> {
         self.begin();
         loop {
+            self.engines.look().await;
             let all_opened = self.start_ready();
             self.write_down()?;
             if all_opened && let Some(outcome) = self.outcome() {
@@ -222,8 +226,8 @@ impl Driver {
                 continue;
             }
             let limits = &self.limits;
-            // Without somebody who knows what is loaded, everything is as good.
-            let Some((_, _, node)) = self.ready.take(|lane| limits.has_place(lane), |_| true) else {
+            let is_loaded = |lane| self.engines.is_loaded(limits.local_model(lane));
+            let Some((_, _, node)) = self.ready.take(|lane| limits.has_place(lane), is_loaded) else {
                 return true;
             };
             self.open(node);

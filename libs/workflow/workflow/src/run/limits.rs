@@ -10,6 +10,9 @@ use workflow_spec::JobLimits;
 /// Steps at once where neither command line nor spec say otherwise.
 const DEFAULT_STEPS: u32 = 4;
 
+/// The provider whose models are loaded and unloaded.
+const LOCAL: &str = "local";
+
 /// What a step needs a place of, besides the job's own. Steps that need the same share a lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Wants {
@@ -37,7 +40,11 @@ enum Family {
 
 /// What all steps of a lane need a place of.
 #[derive(Debug)]
-struct Lane(Vec<Arc<Limit>>);
+struct Lane {
+    limits: Vec<Arc<Limit>>,
+    /// The model that its steps ask of our own gateway.
+    local_model: Option<String>,
+}
 
 #[derive(Debug)]
 struct Limit {
@@ -85,13 +92,19 @@ impl Limits {
         for (family, name) in named.chain(wants.pools.iter().map(|name| (Family::Pool, name))) {
             limits.extend(self.limit(family, name));
         }
-        self.lanes.push(Lane(limits));
+        let local_model = wants.model.clone().filter(|_| wants.provider.as_deref() == Some(LOCAL));
+        self.lanes.push(Lane { limits, local_model });
         self.known.insert(wants.clone(), self.lanes.len() - 1);
         self.lanes.len() - 1
     }
 
     pub(crate) fn has_place(&self, lane: usize) -> bool {
-        self.lanes[lane].0.iter().all(|limit| limit.has_place())
+        self.lanes[lane].limits.iter().all(|limit| limit.has_place())
+    }
+
+    /// The model that steps of the lane ask of our own gateway.
+    pub(crate) fn local_model(&self, lane: usize) -> Option<&str> {
+        self.lanes[lane].local_model.as_deref()
     }
 
     /// A place of everything that the lane wants. All or nothing, so two steps cannot wait for each other.
@@ -99,7 +112,7 @@ impl Limits {
         if !self.has_place(lane) {
             return None;
         }
-        let limits = self.lanes[lane].0.clone();
+        let limits = self.lanes[lane].limits.clone();
         for limit in &limits {
             limit.held.fetch_add(1, Ordering::Relaxed);
         }

@@ -11,6 +11,7 @@ mod driver;
 mod durable;
 mod effects;
 mod ending;
+mod engines;
 mod expanding;
 mod facts;
 mod funds;
