@@ -19,6 +19,8 @@ use workflow_spec::{FailureKind, JobSpec, LoadNothing};
 
 const STEPS: usize = 10_000;
 const STRICT_CHAIN: usize = 500;
+/// Short measurements are made so often.
+const TIMES: usize = 5;
 
 /// Answers at once, or after as long as the prompt says in milliseconds.
 struct World;
@@ -140,9 +142,53 @@ async fn run(home: &Path, name: &str, spec: &Arc<JobSpec>, strict: bool) -> Dura
     began.elapsed()
 }
 
-fn tell(what: &str, took: Duration, steps: usize) {
-    let each = took.as_secs_f64() * 1e6 / steps as f64;
-    let line = format!("{what:<28} {:>9.1} ms {each:>9.2} µs a step\n", took.as_secs_f64() * 1e3);
+/// How long something took, and how long processors worked at it.
+struct Figure {
+    wall: Duration,
+    work: Duration,
+}
+
+async fn measured(home: &Path, name: &str, spec: &Arc<JobSpec>, strict: bool) -> Figure {
+    let before = processors();
+    let wall = run(home, name, spec, strict).await;
+    Figure { wall, work: processors().saturating_sub(before) }
+}
+
+/// The best of several: whatever else the machine does only makes it slower.
+async fn best(home: &Path, name: &str, spec: &Arc<JobSpec>) -> Figure {
+    let mut best = measured(home, &format!("{name}-0"), spec, false).await;
+    for time in 1..TIMES {
+        let again = measured(home, &format!("{name}-{time}"), spec, false).await;
+        best = if again.wall < best.wall { again } else { best };
+    }
+    best
+}
+
+/// The same for a run that lacks its last step's end each time.
+async fn best_resumed(home: &Path, name: &str, spec: &Arc<JobSpec>) -> Figure {
+    let mut best = Figure { wall: Duration::MAX, work: Duration::ZERO };
+    for _ in 0..TIMES {
+        forget_one(home, name);
+        let again = measured(home, name, spec, false).await;
+        best = if again.wall < best.wall { again } else { best };
+    }
+    best
+}
+
+/// What all threads of this process have had of processors.
+fn processors() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_thread = |thread: std::fs::DirEntry| -> Option<u64> {
+        let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(of_thread).sum())
+}
+
+fn tell(what: &str, figure: &Figure, steps: usize) {
+    let each = figure.wall.as_secs_f64() * 1e6 / steps as f64;
+    let [wall, work] = [figure.wall, figure.work].map(|time| time.as_secs_f64() * 1e3);
+    let line = format!("{what:<28} {wall:>9.1} ms {each:>9.2} µs a step {work:>9.1} ms of processors\n");
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
@@ -169,21 +215,19 @@ async fn main() {
     let read = memory_kib().unwrap_or(0);
     run(home, "warm", &nothing, false).await;
     let ran = memory_kib().unwrap_or(0);
-    tell("wide", run(home, "wide", &nothing, false).await, STEPS);
-    forget_one(home, "wide");
-    tell("wide, resumed", run(home, "wide", &nothing, false).await, STEPS);
-    tell("wide, strict", run(home, "wide-strict", &nothing, true).await, STEPS);
-    tell("chain", run(home, "chain", &spec(&chain(STEPS)), false).await, STEPS);
+    tell("wide", &best(home, "wide", &nothing).await, STEPS);
+    tell("wide, resumed", &best_resumed(home, "wide-0", &nothing).await, STEPS);
+    tell("wide, strict", &measured(home, "wide-strict", &nothing, true).await, STEPS);
+    tell("chain", &best(home, "chain", &spec(&chain(STEPS))).await, STEPS);
     let short = spec(&chain(STRICT_CHAIN));
-    tell("chain, strict", run(home, "chain-strict", &short, true).await, STRICT_CHAIN);
+    tell("chain, strict", &measured(home, "chain-strict", &short, true).await, STRICT_CHAIN);
     let asking = spec(&wide("llm: { model: m, prompt: 'ask NUMBER' }"));
-    tell("asked", run(home, "asked", &asking, false).await, STEPS);
-    tell("cached", run(home, "cached", &asking, false).await, STEPS);
-    forget_one(home, "asked");
-    tell("asked, resumed", run(home, "asked", &asking, false).await, STEPS);
-    tell("seed's four, parallel", run(home, "four", &spec(FOUR), false).await, 4);
-    tell("seed's four, cached", run(home, "four-again", &spec(FOUR), false).await, 4);
-    tell("two staggered chains of 20", run(home, "staggered", &spec(&staggered()), false).await, 40);
+    tell("asked", &measured(home, "asked", &asking, false).await, STEPS);
+    tell("cached", &best(home, "cached", &asking).await, STEPS);
+    tell("asked, resumed", &best_resumed(home, "asked", &asking).await, STEPS);
+    tell("seed's four, parallel", &measured(home, "four", &spec(FOUR), false).await, 4);
+    tell("seed's four, cached", &measured(home, "four-again", &spec(FOUR), false).await, 4);
+    tell("two staggered chains of 20", &measured(home, "staggered", &spec(&staggered()), false).await, 40);
     let line = format!("memory: {read} KiB with the spec, {ran} KiB after 10,000 steps\n");
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }

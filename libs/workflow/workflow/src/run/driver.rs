@@ -246,6 +246,9 @@ impl Driver {
             wish.done();
         }
         self.launch();
+        if self.foresee.is_none() {
+            self.results.link_on();
+        }
         self.sync_if_due()
     }
 
@@ -352,18 +355,17 @@ impl Driver {
         let duration = self.began.elapsed();
         let error = self.tell_end(outcome, duration);
         self.flush()?;
-        let only_foreseen = self.foresee.is_some();
-        let Self { mut recorder, results, .. } = self;
+        let Self { mut recorder, results, foresee, .. } = self;
         let written = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
             recorder.sync()?;
             recorder.write_manifest()?;
-            if !only_foreseen {
-                results.link_used();
-            }
             // There is none where no program ran.
             let _gone = working.map(std::fs::remove_dir_all);
             Ok(recorder.manifest().clone())
         });
+        if foresee.is_none() {
+            results.link_rest().await;
+        }
         let manifest = written.await.map_err(|_ended| RunError::Interrupted)??;
         Ok(JobEnd { outcome, error, duration, manifest })
     }

@@ -17,6 +17,7 @@ mod facts;
 mod funds;
 mod gates;
 mod limits;
+mod links;
 mod nodes;
 mod opening;
 mod plan;

@@ -1,12 +1,13 @@
 //! Results of earlier lives, earlier jobs and other steps: where they are looked for, and where new ones go.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orch_core::UnixMillis;
 use serde_json::Value;
 
+use super::links::Links;
 use super::nodes::Kept;
 use super::tasks::Made;
 use crate::key::{Key, KeyDocument};
@@ -23,15 +24,16 @@ pub(super) struct Results {
     /// Whether there may be results of an earlier life.
     resumed: bool,
     /// Entries of the home's store that this run has used.
-    used: BTreeSet<Key>,
+    used: Links,
     /// How often steps that share nothing have asked the same in this life.
     asked: HashMap<Key, u32>,
 }
 
 impl Results {
     pub(super) fn new(home: Arc<Store>, own: Store, durability: Durability, resumed: bool) -> Self {
-        let (used, asked) = (BTreeSet::new(), HashMap::new());
-        Self { home, own: Arc::new(own), durability, resumed, used, asked }
+        let own = Arc::new(own);
+        let used = Links::new(home.clone(), own.clone());
+        Self { home, own, durability, resumed, used, asked: HashMap::new() }
     }
 
     /// The document under which a step's result is kept. Steps that share nothing are told from others that ask
@@ -58,7 +60,7 @@ impl Results {
             _ => None,
         };
         if let Some(entry) = is_it(self.home.find(key)) {
-            self.used.insert(*key);
+            self.used.add(*key);
             return Some(entry);
         }
         is_it(self.own.find(key))
@@ -69,7 +71,7 @@ impl Results {
         let shared = if kept == Kept::Shared { self.home.find(key) } else { Found::Miss };
         match shared {
             Found::Hit(entry) => {
-                self.used.insert(*key);
+                self.used.add(*key);
                 Found::Hit(entry)
             }
             // What was stored just before a crash, and not journalled any more.
@@ -79,7 +81,7 @@ impl Results {
     }
 
     pub(super) fn uses(&mut self, key: Key) {
-        self.used.insert(key);
+        self.used.add(key);
     }
 
     pub(super) fn home(&self) -> &Arc<Store> {
@@ -111,12 +113,14 @@ impl Results {
         });
     }
 
-    /// Makes the entries that this run used appear in its own folder.
-    pub(super) fn link_used(&self) {
-        let failed = self.own.link_used(&self.home, &self.used);
-        if failed > 0 {
-            tracing::warn!(failed, "entries that the run used cannot be linked into its folder");
-        }
+    /// Lets the entries that this run used appear in its own folder while it goes on.
+    pub(super) fn link_on(&mut self) {
+        self.used.link_on();
+    }
+
+    /// Returns when all of them are there.
+    pub(super) async fn link_rest(self) {
+        self.used.finish().await;
     }
 }
 
