@@ -100,5 +100,15 @@ impl ColorChoice {
 
 /// A message stays on its line, whatever a file or a tool put into it.
 fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    // Programs, services and models are quoted here; none of them moves the cursor.
+    line.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_message_stays_on_its_line_and_moves_no_cursor() {
+        assert_eq!(super::one_line(" a\n\u{1b}[2Jb\t\r\n c"), "a  [2Jb c");
+    }
 }

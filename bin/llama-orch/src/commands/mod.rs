@@ -35,7 +35,6 @@ mod token;
 mod unlock;
 mod up;
 mod why;
-mod workflow_file;
 
 pub(crate) use events::find as find_instance;
 

@@ -39,7 +39,7 @@ pub(super) struct Inner {
     pub(super) kit: Kit,
     pub(super) counts: JobCounts,
     pub(super) tasks: Tasks,
-    /// Jobs begin no further step, and then end where they are.
+    /// Jobs are left where they are.
     pub(super) pausing: CancellationToken,
     /// Changes whenever a job has written to its journal.
     pub(super) written: watch::Sender<u64>,
@@ -66,8 +66,8 @@ impl JobManager {
         manager
     }
 
-    /// Lets every job end where it is: no further step begins, what is under way may finish until `limit`, and the
-    /// next daemon goes on.
+    /// Leaves every job where it is, for the next daemon to go on with. What is under way is given up; its programs
+    /// and writes have until `limit` to end.
     pub(crate) async fn pause(&self, limit: Duration) {
         self.book().close();
         self.inner.pausing.cancel();
@@ -158,12 +158,13 @@ impl JobManager {
             let Looked { view, owner } = this.find(&caller, &id)?;
             let is_over =
                 matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled);
-            if this.book().cancel(&view.id) || (is_over && !this.is_wanted(&view.id)) {
+            if is_over && !this.is_wanted(&view.id) {
                 return Ok(());
             }
+            // Before anybody is told: whoever was answered may rely on it, also if this daemon is killed now.
             workflow::leave_cancel(&this.inner.shelf.control(&view.id))
                 .map_err(|error| cannot_ask(&view.id, &error))?;
-            this.go_on(&view, owner.is_some())
+            if this.book().cancel(&view.id) { Ok(()) } else { this.go_on(&view, owner.is_some()) }
         })
         .await?;
         self.tell();

@@ -131,7 +131,9 @@ fn failure(name: &str, error: &ProgramError) -> CallFailure {
             (FailureKind::Internal, format!("lost track of {name}: {source}"))
         }
     };
-    CallFailure::new(kind, message)
+    let failure = CallFailure::new(kind, message);
+    // One that was ended in the middle of its work may have done it.
+    if matches!(error, ProgramError::TooMuchOutput { .. }) { failure.after_the_effect() } else { failure }
 }
 
 #[cfg(unix)]

@@ -136,12 +136,13 @@ async fn body(mut response: Response, limit: usize, url: &Url) -> Result<String,
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
         if body.len() + chunk.len() > limit {
             let message = format!("the answer of {} is longer than {limit} bytes", shown(url));
-            return Err(CallFailure::new(FailureKind::Tool, message));
+            return Err(CallFailure::new(FailureKind::Tool, message).after_the_effect());
         }
         body.extend_from_slice(&chunk);
     }
     String::from_utf8(body).map_err(|_| {
-        CallFailure::new(FailureKind::Tool, format!("the answer of {} is not UTF-8 text", shown(url)))
+        let message = format!("the answer of {} is not UTF-8 text", shown(url));
+        CallFailure::new(FailureKind::Tool, message).after_the_effect()
     })
 }
 

@@ -485,7 +485,12 @@ pub(crate) static RETRY: Section = Section {
     keys: &[
         key("max", Holds::Count(0, 100), "2", "Further tries after the first."),
         key("base", Holds::Span, "1s", "The first wait; it doubles from try to try, with jitter."),
-        key("cap", Holds::Span, "30s", "The longest wait; a provider's `Retry-After` may be longer."),
+        key(
+            "cap",
+            Holds::Span,
+            "30s",
+            "The longest wait; a provider's `Retry-After` may be longer, up to an hour.",
+        ),
         key("on", FAILURE_LIST, "connect, rate_limit, overloaded", "The failures that are tried again."),
     ],
 };

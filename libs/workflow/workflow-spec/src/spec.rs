@@ -250,7 +250,7 @@ pub struct RetryPolicy {
     pub max: u32,
     /// The first delay; it doubles from try to try, with jitter. Default 1 s.
     pub base: Duration,
-    /// The longest delay of our own. A provider's `Retry-After` may be longer. Default 30 s.
+    /// The longest delay of our own. A provider's `Retry-After` may be longer, up to an hour. Default 30 s.
     pub cap: Duration,
     /// Default connect, rate_limit, overloaded.
     pub on: Vec<FailureKind>,

@@ -12,7 +12,7 @@ use serde_json::{Number, Value};
 
 /// The canonical form: no spaces, members ordered by the UTF-16 code units of their names, numbers as ECMAScript
 /// writes them.
-pub fn canonical(value: &Value) -> Vec<u8> {
+pub(crate) fn canonical(value: &Value) -> Vec<u8> {
     let mut text = Vec::with_capacity(256);
     write_canonical(&mut text, value);
     text

@@ -108,9 +108,14 @@ pub fn leave_cancel(control: &Path) -> io::Result<()> {
     leave(control, CANCEL, b"")
 }
 
-/// Whether somebody wishes the run to end and nobody has taken that up.
-pub fn cancel_is_left(control: &Path) -> bool {
-    control.join(CANCEL).is_file()
+/// A run that has ended is not to be ended any more: whoever goes on with it later wants it to go on.
+pub(crate) fn forget_cancel(control: &Path) {
+    match fs::remove_file(control.join(CANCEL)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(control = %control.display(), %error, "a wish that is over cannot be removed");
+        }
+        _ => {}
+    }
 }
 
 /// Whether somebody wants something of the run that nobody has taken up.
@@ -175,12 +180,13 @@ mod tests {
         leave_decision(&control, &decided("review", "approve")).unwrap();
         leave_decision(&control, &decided("loop/1/review", "reject")).unwrap();
         leave_cancel(&control).unwrap();
-        assert!(cancel_is_left(&control));
         let found = wishes(&control);
         assert_eq!(found.len(), 3);
         assert!(found.iter().any(|wish| wish.what == Asked::Decide(decided("loop/1/review", "reject"))));
-        found.iter().for_each(Wish::done);
-        assert!(wishes(&control).is_empty() && !cancel_is_left(&control));
+        forget_cancel(&control);
+        assert_eq!(wishes(&control).len(), 2, "decisions stay");
+        found.iter().filter(|wish| wish.what != Asked::Cancel).for_each(Wish::done);
+        assert!(wishes(&control).is_empty());
     }
 
     #[test]

@@ -7,10 +7,8 @@
 //!
 //! Read first: [`Event`], a line of the journal, and [`AskModel`], the port to everything that generates text.
 
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod budget;
 mod canonical;
-#[allow(dead_code, reason = "the driver that uses all of it comes next")]
 mod control;
 mod event;
 mod files;
@@ -31,10 +29,8 @@ mod views;
 mod why;
 
 pub use budget::BUDGET_GATE;
-pub use canonical::canonical;
 pub use control::{
-    Decided, DecisionError, cancel_is_left, check_decision, decision_is_left, has_wishes, leave_cancel,
-    leave_decision,
+    Decided, DecisionError, check_decision, decision_is_left, has_wishes, leave_cancel, leave_decision,
 };
 pub use event::{Event, EventType, Level};
 pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};

@@ -138,6 +138,12 @@ impl CallFailure {
         let unsure = matches!(kind, FailureKind::Timeout | FailureKind::Connect | FailureKind::Internal);
         Self { kind, message: message.into(), retry_after: None, usage: TokenUse::default(), unsure }
     }
+
+    /// The same, where the other side did or may have done what it was asked, and only its answer is of no use.
+    #[must_use]
+    pub fn after_the_effect(self) -> Self {
+        Self { unsure: true, ..self }
+    }
 }
 
 /// Runs programs, each in a process group of its own that ends with it.

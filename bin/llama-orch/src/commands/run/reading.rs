@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use orch_core::{ExitCode, Failure};
 use orchestratord::jobs::{SpecFolder, read_inputs, read_spec_file, read_spec_text};
 use serde_json::{Map, Value};
-use workflow_spec::{JobSpec, SpecErrors};
+use workflow_spec::{JobSpec, SpecError, SpecErrors};
 
 use super::refuse_all;
 use crate::context::{Context, working_folder};
@@ -34,24 +34,30 @@ pub(super) fn spec_folder(name: &str) -> PathBuf {
 fn check_spec(context: &Context, text: &str, folder: PathBuf, shown: &str) -> Result<JobSpec, Ended> {
     let spec =
         JobSpec::read(text, &SpecFolder(folder)).map_err(|errors| spec_refused(context, errors, shown))?;
-    let place = |warning: &workflow_spec::SpecError| format!("{shown}:{warning}");
+    let place = |warning: &SpecError| format!("{shown}:{warning}");
     context.warn(&spec.warnings.iter().map(place).collect::<Vec<_>>());
     Ok(spec)
 }
 
 /// One `error:` line for each thing that is wrong, with its place.
 pub(in crate::commands) fn spec_refused(context: &Context, errors: SpecErrors, shown: &str) -> Ended {
-    let mut failures: Vec<Failure> = Vec::new();
-    for error in errors.in_file(shown).errors {
-        let hint = error.hint.clone();
-        let place = workflow_spec::SpecError { hint: None, ..error };
-        let failure = Failure::new(ExitCode::JobSpecInvalid, place.to_string());
-        failures.push(match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        });
+    let errors = errors.in_file(shown);
+    let failures: Vec<Failure> = errors.errors.into_iter().map(refusal).collect();
+    let ended = refuse_all(context, &failures);
+    if errors.more > 0 {
+        context.talk.note(&format!("and {} more", errors.more));
     }
-    refuse_all(context, &failures)
+    ended
+}
+
+/// One thing that is wrong, its hint apart.
+fn refusal(mut error: SpecError) -> Failure {
+    let hint = error.hint.take();
+    let failure = Failure::new(ExitCode::JobSpecInvalid, error.to_string());
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {

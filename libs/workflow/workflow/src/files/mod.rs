@@ -103,11 +103,6 @@ impl FileError {
             Self::Busy { .. } | Self::Failed { .. } => FailureKind::Internal,
         }
     }
-
-    /// Whether the path itself was refused: the event `file.refused`.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
-    }
 }
 
 /// What stands where a folder or a file should be.

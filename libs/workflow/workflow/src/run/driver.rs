@@ -34,7 +34,7 @@ use super::timers::{Alarm, Timers};
 use super::wall::Wall;
 use super::{Foresee, Job, JobEnd, JobOutcome, Ports, RunError, Watch};
 use crate::budget::BUDGET_GATE;
-use crate::control::{Wish, wishes};
+use crate::control::{Wish, forget_cancel, wishes};
 use crate::recorder::{JobFacts, Past, Recorder};
 use crate::scope::WrittenFiles;
 use crate::steps::{Report, Shape};
@@ -259,7 +259,7 @@ impl Driver {
             let lines = waiting.to_vec();
             self.recorder.flush()?;
             self.watch.lines(&lines);
-            self.durable.written(self.recorder.written(), Instant::now());
+            self.durable.written(Instant::now());
             self.manifest_at.get_or_insert_with(|| Instant::now() + MANIFEST_PACE);
         }
         Ok(())
@@ -355,6 +355,9 @@ impl Driver {
         let duration = self.began.elapsed();
         let error = self.tell_end(outcome, duration);
         self.flush()?;
+        if outcome != JobOutcome::Waiting {
+            forget_cancel(&self.recorder.folder().control());
+        }
         let Self { mut recorder, results, foresee, .. } = self;
         let written = tokio::task::spawn_blocking(move || -> Result<_, RunError> {
             recorder.sync()?;

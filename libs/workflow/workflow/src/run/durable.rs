@@ -43,7 +43,7 @@ impl Durable {
         self.strict
     }
 
-    pub(super) fn written(&mut self, _up_to: u64, now: Instant) {
+    pub(super) fn written(&mut self, now: Instant) {
         self.dirty_since.get_or_insert(now);
     }
 

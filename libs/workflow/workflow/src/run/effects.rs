@@ -24,27 +24,30 @@ impl Driver {
         self.scopes.node(at).step.effect == Effect::External
     }
 
-    /// Whether an earlier life has begun the effect and nobody knows what became of it.
-    pub(super) fn may_have_happened(&self, at: NodeRef, work: &Work) -> bool {
+    /// Why the effect may have happened already, where an earlier life has begun it and left no result to go on with.
+    pub(super) fn may_have_happened(&self, at: NodeRef, work: &Work) -> Option<&'static str> {
         if work.is_sure || work.attempt > 0 || !self.has_effect(at) {
-            return false;
+            return None;
         }
-        let tried = self.past.tried.get(work.document.key().as_str());
-        tried.is_some_and(|tried| match tried.outcome {
-            PastOutcome::Unknown | PastOutcome::Cancelled => true,
-            // The job's time was over, or somebody said that it failed without knowing.
-            PastOutcome::Failed(kind) => {
-                matches!(kind, Some(FailureKind::Timeout | FailureKind::Cancelled))
+        let tried = self.past.tried.get(work.document.key().as_str())?;
+        match tried.outcome {
+            // Failed so: the job's time was over, or somebody said that it failed without knowing.
+            PastOutcome::Unknown
+            | PastOutcome::Cancelled
+            | PastOutcome::Failed(Some(FailureKind::Timeout | FailureKind::Cancelled)) => {
+                Some("the run was ended while it was under way")
             }
-            PastOutcome::Succeeded => false,
-        })
+            PastOutcome::Failed(_) => None,
+            // A loss of power, or somebody, took it.
+            PastOutcome::Succeeded => Some("it succeeded, and its result is lost"),
+        }
     }
 
     pub(super) fn ask_what_became(&mut self, at: NodeRef, work: Box<Work>, why: &str) {
         let id = self.scopes.node(at).id.clone();
         let key = work.document.key();
         let message = format!(
-            "Nobody knows whether {id} took effect: {why}. \
+            "It is not certain what became of {id}: {why}. \
              Repeat it, take it as done, or let it fail?"
         );
         let choices = [REPEAT, DONE, FAIL].map(str::to_owned).to_vec();

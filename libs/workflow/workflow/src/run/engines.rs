@@ -3,7 +3,7 @@
 //! knows what is loaded goes the same way.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ pub(super) struct Engines {
     port: Option<Arc<dyn Serving>>,
     loaded: HashSet<String>,
     looked: Option<Instant>,
+    /// Models that are being prepared, or wait for it: once each, however many steps need them.
+    preparing: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Engines {
@@ -55,18 +57,42 @@ impl Driver {
         let after = plan.dependents[at.index as usize].iter().copied();
         let soon = after.filter(|&index| scope.nodes[index].missing == 1);
         let wanted: HashSet<&str> = soon.filter_map(model_of).filter(|model| Some(*model) != own).collect();
-        for model in wanted {
-            self.tasks.spawn(prepare_behind(port.clone(), own.map(str::to_owned), model.to_owned()));
+        for model in wanted.into_iter().filter(|model| !self.engines.is_loaded(Some(model))) {
+            let Some(turn) = Turn::take(&self.engines.preparing, model) else { continue };
+            self.tasks.spawn(prepare_behind(port.clone(), own.map(str::to_owned), turn));
         }
     }
 }
 
+/// A model that nobody else prepares meanwhile.
+struct Turn {
+    model: String,
+    preparing: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Turn {
+    fn take(preparing: &Arc<Mutex<HashSet<String>>>, model: &str) -> Option<Self> {
+        let is_first = locked(preparing).insert(model.to_owned());
+        is_first.then(|| Self { model: model.to_owned(), preparing: preparing.clone() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        locked(&self.preparing).remove(&self.model);
+    }
+}
+
+fn locked(preparing: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
+    preparing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Prepares a model as soon as the one before it is loaded. Ends with the run at the latest.
-async fn prepare_behind(port: Arc<dyn Serving>, first: Option<String>, next: String) {
+async fn prepare_behind(port: Arc<dyn Serving>, first: Option<String>, next: Turn) {
     while let Some(first) = &first
         && !port.loaded().await.contains(first)
     {
         tokio::time::sleep(LOOK_PACE).await;
     }
-    port.prepare(next).await;
+    port.prepare(next.model.clone()).await;
 }

@@ -183,6 +183,9 @@ pub async fn run_job(
     let durability = if job.options.strict { Durability::Strict } else { Durability::Relaxed };
     let files = OutputFiles::open(folder.path(), &job.spec.project, durability)?;
     let own = Store::run(folder.cache());
+    let swept = store.clone();
+    // What cannot be swept now is swept by another run.
+    let _swept = tokio::task::spawn_blocking(move || swept.clean()).await;
     let recorder = Recorder::open(folder, past.as_ref())?;
     let past = past.unwrap_or_default();
     let results = Results::new(store, own, durability, past.lives() > 0);

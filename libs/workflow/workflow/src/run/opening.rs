@@ -252,8 +252,8 @@ impl Driver {
             foresee.action(&self.scopes.node(at).id, &work.document);
             return self.leave(at);
         }
-        if self.may_have_happened(at, &work) {
-            return self.ask_what_became(at, work, "the run was ended while it was under way");
+        if let Some(why) = self.may_have_happened(at, &work) {
+            return self.ask_what_became(at, work, why);
         }
         let Some(work) = self.afford(at, work) else { return };
         let leader = match self.seat(&work) {

@@ -10,6 +10,9 @@ use crate::CallFailure;
 const FALLBACK_ON: [FailureKind; 4] =
     [FailureKind::Timeout, FailureKind::Connect, FailureKind::Overloaded, FailureKind::CircuitOpen];
 
+/// Whoever asks to be left alone for longer is asked again by then: no answer stops a job for days.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -42,7 +45,7 @@ pub(crate) fn after_failure(failure: &CallFailure, standing: &Standing<'_>) -> N
     }
     if standing.tries <= standing.policy.max && standing.policy.on.contains(&failure.kind) {
         let delay = delay(standing.policy, standing.tries, standing.jitter);
-        let delay = delay.max(failure.retry_after.unwrap_or_default());
+        let delay = delay.max(failure.retry_after.unwrap_or_default().min(LONGEST_WAIT));
         if standing.time_left.is_none_or(|left| delay < left) {
             return Next::Again { delay };
         }
@@ -117,6 +120,12 @@ mod tests {
         assert_eq!(after_failure(&failure, &now), Next::Again { delay: Duration::from_secs(90) });
         now.time_left = Some(Duration::from_secs(60));
         assert_eq!(after_failure(&failure, &now), Next::Fail);
+        (now.time_left, failure.retry_after) = (None, Some(Duration::MAX));
+        assert_eq!(
+            after_failure(&failure, &now),
+            Next::Again { delay: LONGEST_WAIT },
+            "nobody waits forever"
+        );
     }
 
     #[test]

@@ -23,14 +23,10 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use workflow_spec::{FailureKind, StepOutput};
 
-#[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use gate::Gate;
 pub(crate) use model::{AskAction, Place, Shape};
-#[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use program::ProgramAction;
-#[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use service::ServiceAction;
-#[allow(unused_imports, reason = "the driver that uses it comes next")]
 pub(crate) use sight::Sight;
 pub(crate) use working::Collected;
 

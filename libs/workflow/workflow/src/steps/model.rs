@@ -288,7 +288,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn failure(&self, kind: FailureKind, message: String) -> CallFailure {
-        CallFailure { usage: self.usage, ..CallFailure::new(kind, message) }
+        CallFailure { usage: self.usage, ..CallFailure::new(kind, message) }.after_the_effect()
     }
 }
 

@@ -54,8 +54,16 @@ impl ProgramAction {
             FileSource::Working(path) => Some(path.clone()),
             _ => None,
         });
+        let call = sight.render(|names| Call::render(run, names))?;
+        // Whoever is on the same machine reads the words with which a program was started.
+        if let Ok((revealed, _)) = &call.revealed
+            && revealed.argv != call.shown.argv
+        {
+            let message = "a secret stands in argv; give it to the program in env or stdin";
+            return Err(CallFailure::new(FailureKind::Validation, message));
+        }
         Ok(Self {
-            call: sight.render(|names| Call::render(run, names))?,
+            call,
             secrets: step.secrets.clone(),
             format: run.format,
             effect: step.effect,
@@ -81,6 +89,16 @@ impl ProgramAction {
         if end.exit_code != Some(0) {
             return Err(failed(unsuccessful(&name, &end)));
         }
+        self.result(&end, &folder, &secrets).map_err(CallFailure::after_the_effect)
+    }
+
+    /// What a program that did its work has left.
+    fn result(
+        &self,
+        end: &ProgramEnd,
+        folder: &WorkingFolder,
+        secrets: &Secrets,
+    ) -> Result<Performed, CallFailure> {
         let collected = folder.collect(&self.collect)?;
         if let Some((file, secret)) =
             collected.iter().find_map(|file| Some((&file.path, secrets.named_in(&file.content)?)))
@@ -177,7 +195,8 @@ fn unsuccessful(name: &str, end: &ProgramEnd) -> CallFailure {
     };
     let said = tail(if end.stderr.trim().is_empty() { &end.stdout } else { &end.stderr });
     let message = if said.is_empty() { how } else { format!("{how}: {said}") };
-    CallFailure::new(FailureKind::Tool, message)
+    // A program that was ended in the middle cannot tell how far it came.
+    CallFailure { unsure: end.exit_code.is_none(), ..CallFailure::new(FailureKind::Tool, message) }
 }
 
 /// The end of a text, from a line's beginning where it is cut.

@@ -77,7 +77,8 @@ impl ServiceAction {
             return Err(secrets.filter_failure(refusal(&self.method, &url, &answer)));
         }
         let text = secrets.filter(&answer.body).into_owned();
-        let output = parsed(text, self.format, &format!("the answer of {url}"))?;
+        let output = parsed(text, self.format, &format!("the answer of {url}"));
+        let output = output.map_err(CallFailure::after_the_effect)?;
         Ok(Performed { output, ..Performed::default() })
     }
 
@@ -170,5 +171,8 @@ fn refusal(method: &str, url: &str, answer: &ServiceAnswer) -> CallFailure {
     let said = beginning(&answer.body);
     let said = if said.is_empty() { said } else { format!(": {said}") };
     let message = format!("{method} {url} was answered with {}{said}", answer.status);
-    CallFailure { retry_after: answer.retry_after, ..CallFailure::new(kind, message) }
+    let failure = CallFailure::new(kind, message);
+    // A service that broke, or a proxy that waited for it in vain, may have come as far as the effect.
+    let unsure = failure.unsure || matches!(answer.status, 500 | 502 | 504);
+    CallFailure { retry_after: answer.retry_after, unsure, ..failure }
 }

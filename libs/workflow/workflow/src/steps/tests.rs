@@ -236,6 +236,10 @@ async fn a_program_that_fails_is_told_of_by_its_code_and_its_last_words() {
     let failure = scene.run(&program_step(&run), &run).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Tool);
     assert_eq!(failure.message, "deploy ended with exit code 3: last words: «secret:TOKEN»");
+    assert!(!failure.unsure, "it says itself that it failed");
+    let killed = ProgramEnd { exit_code: None, signal: Some(9), ..ended(0, "", "") };
+    let scene = Scene::new(World { program: Some(killed), ..World::default() });
+    assert!(scene.run(&program_step(&run), &run).await.unwrap_err().unsure, "nobody knows how far it came");
 }
 
 #[tokio::test]
@@ -249,6 +253,7 @@ async fn json_output_is_read_and_anything_else_is_of_the_wrong_shape() {
     let failure = scene.run(&program_step(&run), &run).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Schema);
     assert!(failure.message.contains("[1, 2"), "{failure}");
+    assert!(failure.unsure, "the program did its work");
 }
 
 #[tokio::test]
@@ -285,6 +290,10 @@ async fn words_that_no_program_can_be_given_are_refused_before_it_runs() {
         assert_eq!(failure.kind, FailureKind::Validation, "{failure}");
         assert!(failure.message.contains("argv["), "{failure}");
     }
+    let run = run_step(&["deploy", "--token={{ secrets.TOKEN }}"]);
+    let failure = scene.run(&program_step(&run), &run).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Validation);
+    assert!(failure.message.contains("argv") && !failure.message.contains(SECRET), "{failure}");
     assert!(scene.world.programs.lock().unwrap().is_empty());
 }
 
@@ -332,6 +341,7 @@ async fn what_a_service_says_no_to_has_the_kind_of_its_status() {
         let scene = Scene::new(World { service: Some(answered(status, SECRET)), ..World::default() });
         let failure = scene.ask(&http_step("http://127.0.0.1:1/x")).await.unwrap_err();
         assert_eq!(failure.kind, kind, "{status}");
+        assert_eq!(failure.unsure, [408, 500].contains(&status), "{status}");
         assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
         assert!(failure.message.contains(&status.to_string()), "{failure}");
         assert!(!failure.message.contains(SECRET), "{failure}");

@@ -107,3 +107,47 @@ async fn a_cancelled_effect_is_asked_about_too() {
     let end = home.run("one", SPEC, &model).await;
     assert_eq!((end.outcome, model.calls()), (JobOutcome::Waiting, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_whose_result_was_lost_is_not_repeated_by_itself() {
+    let (home, model) = (Home::new(), Model::echo());
+    let end = home.run("one", SPEC, &model).await;
+    assert_eq!((end.outcome, model.calls()), (JobOutcome::Succeeded, 2));
+    std::fs::remove_dir_all(home.run_folder("one").join(".cache")).unwrap();
+    let end = home.run("one", SPEC, &model).await;
+    assert_eq!((end.outcome, model.calls()), (JobOutcome::Waiting, 2));
+    let asked = home.data("one", EventType::GateWaiting, "order");
+    assert!(asked["message"].as_str().unwrap().contains("its result is lost"), "{asked:?}");
+    decide(&home, "done");
+    let end = home.run("one", SPEC, &model).await;
+    assert_eq!(
+        (end.outcome, model.prompts()[2..].to_vec()),
+        (JobOutcome::Succeeded, vec!["after []".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_happened_and_left_nothing_of_use_is_not_tried_again() {
+    let (home, model) = (
+        Home::new(),
+        Model::new(|_, _| {
+            let failure = CallFailure::new(FailureKind::Overloaded, "as told").after_the_effect();
+            Act { answer: Err(failure), ..Act::say("") }
+        }),
+    );
+    let end = home.run("one", SPEC, &model).await;
+    assert_eq!((end.outcome, model.calls()), (JobOutcome::Waiting, 1));
+}
+
+#[tokio::test]
+async fn a_run_removes_from_the_store_what_writers_left_that_crashed_long_ago() {
+    let (home, model) = (Home::new(), Model::echo());
+    let unfinished = home.cache().join(".tmp");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    let (old, new) = (unfinished.join("old"), unfinished.join("new"));
+    std::fs::write(&new, "x").unwrap();
+    let file = std::fs::File::create(&old).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    home.run("one", SPEC, &model).await;
+    assert!(!old.exists() && new.exists());
+}

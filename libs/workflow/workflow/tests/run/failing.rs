@@ -131,3 +131,17 @@ steps:
     );
     assert_eq!(told.iter().filter(|line| *line == "step.cancelled rounds").count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_asks_to_wait_for_ever_is_asked_again_after_an_hour() {
+    let home = Home::new();
+    let model = Model::new(|_, before| {
+        let failure = CallFailure::new(FailureKind::RateLimit, "as told");
+        let failure = CallFailure { retry_after: Some(Duration::MAX), ..failure };
+        if before == 0 { Act { answer: Err(failure), ..Act::say("") } } else { Act::say("done") }
+    });
+    let spec = "version: 1\nproject: p\nsteps:\n  a: { llm: { model: m, prompt: hi } }\n";
+    let end = home.run("one", spec, &model).await;
+    assert_eq!((end.outcome, model.calls()), (JobOutcome::Succeeded, 2));
+    assert_eq!(home.data("one", EventType::StepRetrying, "a")["delay_s"], 3600.0);
+}

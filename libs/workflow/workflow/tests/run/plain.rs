@@ -2,7 +2,7 @@
 
 use workflow::{EventType, JobOutcome};
 
-use crate::support::{Home, Model};
+use crate::support::{Act, Home, Model};
 
 const DIAMOND: &str = r#"
 version: 1
@@ -172,4 +172,20 @@ async fn a_strict_journal_has_the_same_results() {
     assert_eq!(home.output("one", "main.py").unwrap(), "build plan!!");
     home.run("one", DIAMOND, &model).await;
     assert_eq!(model.calls(), 4);
+}
+
+#[tokio::test]
+async fn a_wish_to_end_a_job_that_comes_when_it_has_ended_does_not_end_its_next_life() {
+    let home = Home::new();
+    let control = home.run_folder("one").join("control");
+    let left = control.clone();
+    let model = Model::new(move |_, _| {
+        // So late that nobody looks any more.
+        workflow::leave_cancel(&left).unwrap();
+        Act::say("done")
+    });
+    let spec = "version: 1\nproject: p\nsteps:\n  a: { llm: { model: m, prompt: hi } }\n";
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Succeeded);
+    assert_eq!(home.run("one", spec, &model).await.outcome, JobOutcome::Succeeded);
 }
