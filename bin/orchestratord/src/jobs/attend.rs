@@ -70,7 +70,7 @@ async fn work(
     let past = Some(opened.past);
     let watch = Arc::new(Teller { written: inner.written.clone() });
     let store = Arc::clone(&inner.kit.store);
-    let run = run_job(opened.folder, past, job, store, ports, watch, cancel);
+    let run = Box::pin(run_job(opened.folder, past, job, store, ports, watch, cancel));
     let end = tokio::select! {
         biased;
         end = run => Some(end?.outcome),
