@@ -327,7 +327,7 @@ steps:
     files: [{ path: said.txt, from: output.text }]
   fails:
     needs: echoes
-    run: { argv: [sh, -c, 'echo "cannot use $0" >&2; exit 1', "{{ secrets.TOKEN }}"] }
+    run: { argv: [sh, -c, 'echo "cannot use $TOKEN" >&2; exit 1'], env: { TOKEN: "{{ secrets.TOKEN }}" } }
     secrets: [TOKEN]
 "#,
     );
@@ -337,6 +337,17 @@ steps:
     assert_eq!(scene.output("said.txt"), "out «secret:TOKEN» «secret:TOKEN»");
     assert!(scene.log("echoes").contains("err «secret:TOKEN»"));
     assert!(scene.failure("fails")["message"].as_str().is_some_and(|it| it.contains("«secret:TOKEN»")));
+    assert_eq!(files_with(scene.home.path(), SECRET), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_secret_that_everybody_on_the_machine_could_read_is_not_given_to_a_program() {
+    let scene =
+        Scene::new("steps:\n  told: { run: [echo, '--key={{ secrets.TOKEN }}'], secrets: [TOKEN] }\n");
+    scene.run().expect_exit(70);
+    let failure = scene.failure("told");
+    assert_eq!(failure["kind"], "validation");
+    assert!(failure["message"].as_str().is_some_and(|it| it.contains("argv")), "{failure}");
     assert_eq!(files_with(scene.home.path(), SECRET), Vec::<PathBuf>::new());
 }
 
