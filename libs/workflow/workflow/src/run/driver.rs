@@ -23,6 +23,7 @@ use super::engines::Engines;
 use super::facts::{Facts, Told};
 use super::funds::Funds;
 use super::limits::Limits;
+use super::lookups::Lookups;
 use super::nodes::{NodeRef, Scopes};
 use super::opening::InlineKeys;
 use super::plan::Plan;
@@ -85,6 +86,7 @@ pub(super) struct Driver {
     pub(super) inline: VecDeque<NodeRef>,
     /// Steps that wait for one.
     pub(super) ready: ReadyQueue<NodeRef>,
+    pub(super) lookups: Lookups,
     pub(super) limits: Limits,
     pub(super) facts: Facts,
     pub(super) timers: Timers,
@@ -149,6 +151,7 @@ impl Driver {
             scopes: Scopes::default(),
             inline: VecDeque::new(),
             ready: ReadyQueue::new(),
+            lookups: Lookups::default(),
             facts: Facts::default(),
             timers: Timers::default(),
             inline_keys: InlineKeys::default(),
@@ -221,17 +224,22 @@ impl Driver {
     /// Opens steps until none can start. `false` where it broke off to write and listen.
     fn start_ready(&mut self) -> bool {
         for _ in 0..BURST {
+            if self.lookups.is_full() {
+                self.look_up();
+            }
             if let Some(node) = self.inline.pop_front() {
                 self.open(node);
                 continue;
             }
             let limits = &self.limits;
             let is_loaded = |lane| self.engines.is_loaded(limits.local_model(lane));
-            let Some((_, _, node)) = self.ready.take(|lane| limits.has_place(lane), is_loaded) else {
-                return true;
-            };
-            self.open(node);
+            match self.ready.take(|lane| limits.has_place(lane), is_loaded) {
+                Some((_, _, node)) => self.open(node),
+                None if self.lookups.is_empty() => return true,
+                None => self.look_up(),
+            }
         }
+        self.look_up();
         false
     }
 

@@ -18,6 +18,7 @@ mod funds;
 mod gates;
 mod limits;
 mod links;
+mod lookups;
 mod nodes;
 mod opening;
 mod plan;

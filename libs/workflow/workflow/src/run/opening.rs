@@ -189,15 +189,43 @@ impl Driver {
             task: None,
             places: None,
         };
+        if kept == Kept::Shared {
+            self.lookups.add(at, Box::new(work));
+        } else {
+            self.take_or_do(at, Box::new(work));
+        }
+    }
+
+    /// Takes what an earlier life of the job has made; else goes on as a new job would.
+    pub(super) fn take_or_do(&mut self, at: NodeRef, work: Box<Work>) {
         if let Some(entry) = self.results.of_earlier_life(&self.past, &work.document.key()) {
             return self.settle(at, NodeResult::of_entry(*entry, &work, Source::Resume));
         }
-        self.proceed(at, Box::new(work));
+        let lane = self.scopes.node(at).way.lane(work.candidate);
+        if lane.is_none_or(|lane| self.limits.has_place(lane)) {
+            return self.proceed(at, work);
+        }
+        // Those that were looked up together with it have all places; its turn comes again.
+        self.scopes.set_state(at, State::Retrying(work));
+        self.enqueue(at);
+    }
+
+    /// Takes what another job has made.
+    pub(super) fn take_stored(&mut self, at: NodeRef, mut work: Box<Work>, entry: Entry) {
+        let key = entry.key();
+        self.results.uses(key);
+        self.announce(at, &mut work);
+        self.recorder.cache_hit(&self.scopes.node(at).id, key.as_str());
+        self.settle(at, NodeResult::of_entry(entry, &work, Source::Made));
     }
 
     /// The turn of a step's next attempt.
     fn open_again(&mut self, at: NodeRef) {
         let State::Retrying(mut work) = self.scopes.set_state(at, State::Pending) else { return };
+        if work.announced == 0 && self.scopes.of(at).stop.is_some() {
+            // It has not begun, and nothing begins here any more.
+            return self.settle_scope(at.scope);
+        }
         if work.stale && !self.has_facts(at) {
             self.scopes.set_state(at, State::Retrying(work));
             return;
@@ -237,11 +265,7 @@ impl Driver {
     fn proceed(&mut self, at: NodeRef, mut work: Box<Work>) {
         let key = work.document.key();
         match self.results.find(&key, work.kept) {
-            Found::Hit(entry) => {
-                self.announce(at, &mut work);
-                self.recorder.cache_hit(&self.scopes.node(at).id, key.as_str());
-                return self.settle(at, NodeResult::of_entry(*entry, &work, Source::Made));
-            }
+            Found::Hit(entry) => return self.take_stored(at, work, *entry),
             Found::Refused(refusal) => {
                 self.announce(at, &mut work);
                 self.recorder.cache_refused(&self.scopes.node(at).id, key.as_str(), &refusal.to_string());
