@@ -1,7 +1,8 @@
 //! A run: what it is given, and how it ends.
 //!
 //! [`run_job`] makes a [`driver::Driver`] and lets it run. The driver is spread over files by what it does:
-//! `opening` decides what becomes of a step whose turn has come, `attempts` what comes after one, `ending` what an
+//! `opening` decides what becomes of a step whose turn has come, `lookups` asks for the results of several such steps
+//! at once, `attempts` what comes after one, `ending` what an
 //! end means, `expanding` does steps that are made of others, `gates`
 //! waits for people, `effects` for what they know of effects, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
 //! `nodes` is its state; `schedule`, `limits`, `retry`, `timers` and `facts` are pure and know nothing of it.

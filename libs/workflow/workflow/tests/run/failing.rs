@@ -145,3 +145,17 @@ async fn a_provider_that_asks_to_wait_for_ever_is_asked_again_after_an_hour() {
     assert_eq!((end.outcome, model.calls()), (JobOutcome::Succeeded, 2));
     assert_eq!(home.data("one", EventType::StepRetrying, "a")["delay_s"], 3600.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_were_ready_with_one_that_failed_do_not_begin() {
+    let home = Home::new();
+    let model = Model::new(|request, _| match prompt(request) {
+        "first" => Act::fail(FailureKind::Auth),
+        _ => Act::say("done"),
+    });
+    let spec = "version: 1\nproject: p\nlimits: { steps: 1 }\nsteps:\n  a: { llm: { model: m, prompt: first } }\n  \
+                b: { llm: { model: m, prompt: second } }\n  c: { llm: { model: m, prompt: third } }\n";
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Failed);
+    assert_eq!(model.calls(), 1, "the failure was the only request");
+}
