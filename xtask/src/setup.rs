@@ -63,6 +63,19 @@ pub(crate) fn litellm() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The engines that workflows are measured against, for the benchmark only.
+pub(crate) fn workflow_peers() -> Result<PathBuf> {
+    let folder = testkit::workflow_peers_folder();
+    if !folder.exists() {
+        eprintln!("installing {} for the benchmark, once", testkit::WORKFLOW_PEERS.join(", "));
+        make_environment(&folder, |python| {
+            let mut install = Command::new(python);
+            run(install.args(["-m", "pip", "install", "--quiet"]).args(testkit::WORKFLOW_PEERS))
+        })?;
+    }
+    Ok(folder)
+}
+
 /// A virtual environment, published under its name only when `fill` has succeeded.
 fn make_environment(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     publish(folder, |staging| {

@@ -17,6 +17,7 @@ mod programs;
 mod report;
 mod throughput;
 mod usage;
+mod workflow;
 
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup;
 
-pub(crate) const USAGE: &str = "  bench gateway|node   measure, and write docs/BENCHMARKS.md
+pub(crate) const USAGE: &str = "  bench gateway|node|workflow   measure, and write docs/BENCHMARKS.md
       --rows N             how often everything is repeated (8)
       --seconds N          length of one load (5)
       --no-write           only print
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "usage" => usage::main(rest),
         "gateway" => measure(gateway::run, rest),
         "node" => measure(node::run, rest),
+        "workflow" => measure(workflow::run, rest),
         other => bail!("there is no bench {other}\n{USAGE}"),
     }
 }

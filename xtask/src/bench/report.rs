@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_document_has_a_place_for_every_section() {
         let text = fs::read_to_string(document()).unwrap();
-        for section in ["gateway", "node"] {
+        for section in ["gateway", "node", "workflow"] {
             assert!(with_section(&text, section, "x").is_some(), "{section}");
         }
     }
