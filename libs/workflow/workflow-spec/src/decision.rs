@@ -3,9 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
-use cel::{Context, Env, Program};
+use cel::{Context, Env, ExecutionError, Program};
 use serde_json::{Map, Value};
 
+use crate::read::is_identifier;
 use crate::references::{Family, Reference};
 use crate::{Names, StepOutput};
 
@@ -17,6 +18,23 @@ const DEEPEST: usize = 32;
 /// What the language itself calls by a name.
 const TYPE_NAMES: [&str; 10] =
     ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type"];
+
+/// Functions that are surely there. Others are tried, which takes longer.
+const FUNCTIONS: [&str; 13] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
+];
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -75,6 +93,9 @@ impl Decision {
         let program = Program::compile(source)?;
         let mut walk = Walk::default();
         walk.expression(program.expression());
+        if let Some(name) = walk.called.iter().find(|name| !is_function(name)) {
+            return Err(DecisionError::new(format!("no function is called \"{name}\"")));
+        }
         let way = way_of(&program.expression().expr).map(Into::into);
         Ok(Self { source: source.into(), program: Arc::new(program), references: walk.found.into(), way })
     }
@@ -148,6 +169,17 @@ impl Decision {
         variables.extend(families);
         Ok(variables)
     }
+}
+
+/// Whether something of the language is called so: else a call of it is an undeclared reference, whatever it is given.
+fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains(&name) || is_declared(&format!("{name}()")) || is_declared(&format!("''.{name}()"))
+}
+
+fn is_declared(call: &str) -> bool {
+    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    let Ok(program) = Program::compile(call) else { return false };
+    !matches!(program.execute(&context), Err(ExecutionError::UndeclaredReference(_)))
 }
 
 /// How deep brackets are nested, those in strings among them.
@@ -256,6 +288,8 @@ struct Walk {
     /// Names that comprehensions make themselves.
     bound: Vec<String>,
     found: Vec<Reference>,
+    /// The functions that are called by a name, operators not among them.
+    called: Vec<String>,
 }
 
 impl Walk {
@@ -278,6 +312,9 @@ impl Walk {
                     && let (Some(family), Some(name)) = (self.family(of), literal_text(&at.expr))
                 {
                     return self.add(Reference::Known(family, name.to_owned()));
+                }
+                if is_identifier(&call.func_name) && !self.called.contains(&call.func_name) {
+                    self.called.push(call.func_name.clone());
                 }
                 call.target.iter().for_each(|target| self.expression(target));
                 call.args.iter().for_each(|argument| self.expression(argument));
@@ -392,6 +429,26 @@ mod tests {
         assert!(error.message.contains("nothing"), "{error}");
         let error = evaluate("item > 1", Value::Null).unwrap_err();
         assert_eq!(error.message, "item is not known here");
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_is_no_decision() {
+        for source in
+            ["steps.a.output.text.split(',')", "split(inputs.list)", "[1].filter(x, odd(x))", "len([1])"]
+        {
+            let error = Decision::compile(source).unwrap_err();
+            assert!(error.message.starts_with("no function is called"), "{source}: {error}");
+        }
+        for source in [
+            "size(inputs.list) > 0 && inputs.a.startsWith('x') && !('b' in inputs.list)",
+            "[1, 2].map(x, x * 2).exists(x, x == 4) && has(inputs.a.b) && inputs.list[0] == int('1')",
+            "inputs.n > -1 && !(1 == 2) ? true : type(1) == int",
+        ] {
+            assert!(Decision::compile(source).is_ok(), "{source}: {:?}", Decision::compile(source));
+        }
+        for name in FUNCTIONS {
+            assert!(is_declared(&format!("{name}()")) || is_declared(&format!("''.{name}()")), "{name}");
+        }
     }
 
     #[test]

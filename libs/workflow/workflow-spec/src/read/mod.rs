@@ -187,7 +187,7 @@ fn is_name(text: &str, longest: usize) -> bool {
 }
 
 /// Whether templates and decisions can name it with a dot.
-fn is_identifier(text: &str) -> bool {
+pub(crate) fn is_identifier(text: &str) -> bool {
     is_name(text, 100) && !text.contains('-') && !text.starts_with(|first: char| first.is_ascii_digit())
 }
 

@@ -8,6 +8,7 @@ use super::link::RawStep;
 use super::reader::{Fields, Reader, one_or_more};
 use super::top::{ON_ERROR, Surroundings, failures};
 use super::{MOST_STEPS, Shelf, is_identifier, is_name};
+use crate::Decision;
 use crate::document::{Entry, Node, Shape};
 use crate::keys;
 use crate::problems::did_you_mean;
@@ -103,11 +104,11 @@ fn needs<'d>(reader: &mut Reader<'d>, fields: Fields<'d>) -> Vec<(String, &'d No
 
 fn map<'d>(reader: &mut Reader<'d>, node: &'d Node<'d>) -> Option<MapOver> {
     if let Shape::Text { .. } = node.value {
-        let over = reader.decision(node)?;
+        let over = reader.decision(node).or_else(nothing)?;
         return Some(MapOver { over, name: "item".to_owned(), max: 1000 });
     }
     let fields = reader.fields(node, &keys::MAP)?;
-    let over = fields.get("over").and_then(|node| reader.decision(node));
+    let over = fields.get("over").and_then(|node| reader.decision(node).or_else(nothing));
     let name = fields.get("as").and_then(|node| {
         let name = reader.text(node)?;
         let taken = ["steps", "inputs", "files", "secrets", "index", "sample", "iteration", "previous"];
@@ -118,6 +119,11 @@ fn map<'d>(reader: &mut Reader<'d>, node: &'d Node<'d>) -> Option<MapOver> {
     });
     let max = fields.get("max").and_then(|node| reader.small_count(node, 1, 100_000)).unwrap_or(1000);
     Some(MapOver { over: over?, name: name.unwrap_or_else(|| "item".to_owned()), max })
+}
+
+/// In the place of a decision that is none, which has been told: the element's name is known all the same.
+fn nothing() -> Option<Decision> {
+    Decision::compile("[]").ok()
 }
 
 impl Default for RetryPolicy {

@@ -3,7 +3,8 @@
 //! A process that is killed leaves a prefix of what it wrote: at most the last line is torn. After a power loss
 //! the end may hold zeros or rubbish. So from the first line that is not whole on, nothing whole may follow: then
 //! the rest is a torn end and can be cut off. Where something whole follows, the journal was damaged afterwards,
-//! and nobody can say what is missing: that is refused.
+//! and nobody can say what is missing: that is refused. So is a line that is complete but for a checksum that fits:
+//! neither a kill nor a power loss makes one, an editor does.
 
 use std::io::{self, BufRead};
 
@@ -105,7 +106,7 @@ fn without_zeros(piece: &[u8]) -> &[u8] {
 fn no_line_in_rest(reader: &mut impl BufRead, piece: &mut Vec<u8>, line: u64) -> Result<u64, ScanError> {
     let mut rest = 0;
     loop {
-        if holds_whole_line(piece) {
+        if holds_whole_line(piece) || was_edited(piece) {
             return Err(ScanError::Damaged { line });
         }
         piece.clear();
@@ -114,6 +115,13 @@ fn no_line_in_rest(reader: &mut impl BufRead, piece: &mut Vec<u8>, line: u64) ->
             length => rest += length,
         }
     }
+}
+
+/// Whether a piece is a line of a journal from its beginning to its newline, though not as it was written.
+fn was_edited(piece: &[u8]) -> bool {
+    piece.starts_with(BEGINNING)
+        && piece.ends_with(b"\n")
+        && serde_json::from_slice::<serde::de::IgnoredAny>(piece).is_ok()
 }
 
 /// Whether a whole line stands anywhere in a piece that is not one: it does where a newline was damaged.

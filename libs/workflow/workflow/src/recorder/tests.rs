@@ -207,6 +207,17 @@ fn a_changed_bit_inside_is_refused_with_its_line() {
 }
 
 #[test]
+fn lines_that_an_editor_has_touched_are_no_torn_end() {
+    let (bytes, ends) = written();
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(scanned(text.replace('\n', "\r\n").as_bytes()), Err(1));
+    let (before, last) = text.split_at(ends[ends.len() - 2]);
+    let edited = [before, &last.replacen("INFO", "WARN", 1)].concat();
+    assert_ne!(edited, text);
+    assert_eq!(scanned(edited.as_bytes()), Err(ends.len() as u64));
+}
+
+#[test]
 fn a_missing_or_doubled_line_is_refused() {
     let (bytes, ends) = written();
     let without_third = [&bytes[..ends[1]], &bytes[ends[2]..]].concat();

@@ -13,6 +13,8 @@ pub(super) struct Turn {
     pub key: Option<Key>,
     pub cache: Cache,
     pub outcome: Outcome,
+    /// It is a map, a loop or a workflow: what ran are the steps inside.
+    pub has_parts: bool,
 }
 
 /// What the store had under the step's key.
@@ -56,6 +58,10 @@ pub(super) fn read(mut tail: Tail, step: &str) -> Result<Vec<Turn>, TailError> {
                 turns.extend(turn.take());
             } else if line.step.as_deref() == Some(step) {
                 turn.get_or_insert_with(Turn::default).take_in(line);
+            } else if let (Some(turn), Some(other)) = (&mut turn, line.step.as_deref())
+                && other.strip_prefix(step).is_some_and(|rest| rest.starts_with(['[', '/']))
+            {
+                turn.has_parts = true;
             }
         }
     }

@@ -165,6 +165,9 @@ fn judge(
 
 /// Why the result of an equal request was not used.
 fn not_taken(turn: &Turn, key: &Key, documents: &Documents<'_>) -> String {
+    if turn.has_parts {
+        return "it is made of steps of its own, and each of these is looked up by itself".to_owned();
+    }
     match &turn.cache {
         Cache::Miss(reason) if !reason.is_empty() => {
             format!("the result is not in the store any more: {reason}")
@@ -173,11 +176,13 @@ fn not_taken(turn: &Turn, key: &Key, documents: &Documents<'_>) -> String {
         _ => match documents.kind(key).as_deref() {
             Some("llm") | None => {
                 "stored results were not looked at: the job ran with --no-cache, or the step \
-                                   says `cache: off`"
+                                   says `cache: false`"
                     .to_owned()
             }
             Some(kind) => {
-                format!("stored results were not looked at: a `{kind}` step takes them only with `cache: on`")
+                format!(
+                    "stored results were not looked at: a `{kind}` step takes them only with `cache: true`"
+                )
             }
         },
     }

@@ -174,10 +174,25 @@ fn an_equal_request_that_was_made_again_says_why() {
     assert!(run_again("job_b", &request("a")).contains("--no-cache"));
     let program = json!({"v": 1, "kind": "run", "argv": ["date"]});
     place.ran(place.begin("job_c", "notes"), &program);
-    assert!(run_again("job_d", &program).contains("`cache: on`"));
+    assert!(run_again("job_d", &program).contains("`cache: true`"));
     place.ran(place.begin("job_e", "notes"), &program);
     let Verdict::NotTaken { reason } = place.why("job_e").verdict else { panic!("it is the same request") };
     assert!(reason.ends_with("nobody has asked this"), "{reason}");
+}
+
+#[test]
+fn a_map_runs_again_because_its_elements_are_looked_up_by_themselves() {
+    let place = place();
+    for name in ["job_a", "job_b"] {
+        let document = place.store(&json!({"v": 1, "kind": "map"}));
+        let mut recorder = place.begin(name, "notes");
+        recorder.step_started("plan", 1, &[], document.key().as_str());
+        recorder.step_started("plan[0]", 1, &[], "");
+        succeed(&mut recorder, &document);
+        end(recorder);
+    }
+    let Verdict::NotTaken { reason } = place.why("job_b").verdict else { panic!("it is the same list") };
+    assert!(reason.contains("steps of its own"), "{reason}");
 }
 
 #[test]
