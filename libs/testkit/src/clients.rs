@@ -12,6 +12,20 @@ pub const PYTHON_CLIENTS: &[&str] =
 /// The proxy that the gateway is measured against, pinned; large, so only the benchmark installs it.
 pub const LITELLM_PROXY: &str = "litellm[proxy]==1.83.0";
 
+/// The engines that workflows are measured against, pinned; only the benchmark installs them.
+pub const WORKFLOW_PEERS: &[&str] = &[
+    "langgraph==1.2.22",
+    "langgraph-checkpoint-sqlite==3.1.2",
+    "dask==2026.8.0",
+    "luigi==3.8.1",
+    "ninja==1.13.2",
+];
+
+/// Where the cache keeps those; a change of the pins gives a new folder.
+pub fn workflow_peers_folder() -> PathBuf {
+    cache_folder().join(["workflow", &WORKFLOW_PEERS.join("-").replace("==", "-")].join("-"))
+}
+
 /// Where the cache keeps that proxy.
 pub fn litellm_proxy_folder() -> PathBuf {
     cache_folder().join(LITELLM_PROXY.replace("==", "-").replace(['[', ']'], "-"))

@@ -23,8 +23,8 @@ mod wait;
 
 pub use binaries::{bin_path, fake_engine};
 pub use clients::{
-    LITELLM_PROXY, PYTHON_CLIENTS, litellm_proxy_folder, python_clients, python_clients_folder, python_in,
-    run_python,
+    LITELLM_PROXY, PYTHON_CLIENTS, WORKFLOW_PEERS, litellm_proxy_folder, python_clients,
+    python_clients_folder, python_in, run_python, workflow_peers_folder,
 };
 pub use engine::{RunningEngine, free_port};
 pub use model_provisioner::{TinyModel, write_tiny_model};
