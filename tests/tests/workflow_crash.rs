@@ -86,6 +86,7 @@ impl Scene {
     }
 
     /// Runs the job; files may grow to `limit` bytes, then the kernel kills.
+    #[expect(clippy::disallowed_methods, reason = "the limit is set by a program that then becomes ours")]
     fn run_until(&self, limit: u64) -> ProgramRun {
         let mut command = self.command("llama-orch");
         let program = bin_path("llama-orch");
