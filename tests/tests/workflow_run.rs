@@ -373,6 +373,21 @@ fn for_programs_the_journal_is_on_stdout_and_nothing_else() {
 }
 
 #[test]
+fn a_job_goes_on_when_nobody_hears_what_is_said_of_it() {
+    let scene = Scene::new(Script::default());
+    let spec = scene.spec(SEED);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for (id, stderr) in [("full", Stdio::from(full)), ("closed", Stdio::from(closed))] {
+        let mut command = scene.home.command(&["run", "--spec", &spec, "--job-id", id]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        assert_eq!(Running(command.spawn().unwrap()).exit_code(), Some(0), "{id}");
+        scene.end(id, "job.succeeded");
+    }
+}
+
+#[test]
 fn without_a_terminal_a_line_tells_each_event_that_matters_and_the_end_what_came_of_it() {
     let scene = Scene::new(Script::default());
     let run = scene.ok(&["--spec", &scene.spec(SEED), "--job-id", "told"]);

@@ -229,6 +229,22 @@ fn a_daemon_that_stops_leaves_its_jobs_where_the_next_one_goes_on() {
     assert_eq!(asked, [1, 2, 1]);
 }
 
+#[test]
+fn a_command_that_follows_a_job_goes_on_with_the_daemon_that_came_back() {
+    let provider = FakeProvider::start(Script::default().fault("second words", Fault::Stall, 1));
+    let home = home_with(&provider, "");
+    let daemon = home.start_daemon();
+    let spec = home.scratch().join("chain.yaml");
+    std::fs::write(&spec, CHAIN).unwrap();
+    let spec = spec.to_str().unwrap();
+    let mut command = home.spawn(&["run", "--submit", "--spec", spec, "--job-id", "j1"], "followed");
+    wait_for("the second step hangs", SOON, || provider.count("second words") == 1);
+    kill_and_start(&home, &daemon);
+    wait_for("the command ends", SOON, || command.has_ended());
+    assert!(command.exit_status().unwrap().success(), "{}", command.output());
+    assert!(command.output().contains("3 of 3 done"), "{}", command.output());
+}
+
 const GATE: &str = "
 version: 1
 project: gated

@@ -1,6 +1,7 @@
 //! What is said on stderr: errors, hints, warnings, and what is going on.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 
 use orch_core::Failure;
 
@@ -41,14 +42,14 @@ impl Talk {
     /// What is going on.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            put(format_args!("{text}\n"));
         }
     }
 
     /// Lines that belong to a failure, also when little is to be said.
     #[expect(clippy::unused_self, reason = "only who may talk is asked to")]
     pub(crate) fn text(self, text: &str) {
-        eprint!("{text}");
+        put(format_args!("{text}"));
     }
 
     /// Whether moving pictures would be seen.
@@ -69,11 +70,17 @@ impl Talk {
     fn say(self, label: &str, color: &str, text: &str) {
         let text = one_line(text);
         if self.color {
-            eprintln!("\x1b[1;{color}m{label}:\x1b[0m {text}");
+            put(format_args!("\x1b[1;{color}m{label}:\x1b[0m {text}\n"));
         } else {
-            eprintln!("{label}: {text}");
+            put(format_args!("{label}: {text}\n"));
         }
     }
+}
+
+/// Writes to stderr. Nobody may be there to read it (`2>&1 | head`), or its disk is full: there is no better place to
+/// tell that, and the work itself goes on.
+fn put(text: fmt::Arguments<'_>) {
+    drop(io::stderr().lock().write_fmt(text));
 }
 
 impl ColorChoice {

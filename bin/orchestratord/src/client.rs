@@ -10,6 +10,8 @@ use pool_managerd::daemon_file;
 #[derive(Clone)]
 pub struct DaemonClient {
     client: Client,
+    /// Whose daemon it is, if it was found by its home.
+    home: Option<HomeLayout>,
 }
 
 impl DaemonClient {
@@ -18,12 +20,24 @@ impl DaemonClient {
         let file = daemon_file::living(home)?;
         let address = file.connect_address();
         let client = Client::new(address.ip().to_string(), address.port(), Some(file.token));
-        Some(Self { client })
+        Some(Self { client, home: Some(home.clone()) })
     }
 
     /// A control plane elsewhere: `http://host:port`.
     pub fn remote(url: &str, token: Option<String>) -> Result<Self, Failure> {
-        Ok(Self { client: Client::remote(url, token)? })
+        Ok(Self { client: Client::remote(url, token)?, home: None })
+    }
+
+    /// Whether it is the daemon of a home here, and not a control plane elsewhere.
+    pub fn is_of_home(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// The daemon that lives in the same home now: after a restart it has another token, and maybe another address.
+    /// `None` while there is none, and of a control plane elsewhere.
+    #[must_use]
+    pub fn renewed(&self) -> Option<Self> {
+        self.home.as_ref().and_then(Self::living)
     }
 }
 

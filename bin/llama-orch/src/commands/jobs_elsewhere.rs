@@ -178,10 +178,11 @@ struct Follower<'e> {
 
 impl Follower<'_> {
     async fn run(mut self, client: &DaemonClient, id: &str) -> CommandResult {
+        let mut client = client.clone();
         let mut heard = tokio::time::Instant::now();
         loop {
             let before = self.after;
-            let end = client.job_events(id, before, &mut |event| self.take(&event)).await?;
+            let end = client.job_events(id, before, &mut |event| self.take(&event)).await;
             if let Some(failure) = self.failed.take() {
                 return Err(failure);
             }
@@ -189,22 +190,23 @@ impl Follower<'_> {
                 heard = tokio::time::Instant::now();
             }
             let broken = match end {
-                StreamEnd::Enough => return Ok(()),
+                Ok(StreamEnd::Enough) => return Ok(()),
                 // The job has ended, or the server is about to.
-                StreamEnd::Closed => match client.job(id).await {
+                Ok(StreamEnd::Closed) => match client.job(id).await {
                     Ok(document) if self.has_all(&document) => return Ok(()),
                     Ok(_) => {
                         Failure::new(ExitCode::DaemonUnreachable, "the server ends the stream of events")
                     }
-                    Err(failure) if failure.exit == ExitCode::DaemonUnreachable => failure,
-                    Err(failure) => return Err(failure.into()),
+                    Err(failure) => may_pass(&client, failure)?,
                 },
-                StreamEnd::Broken(failure) => failure,
+                Ok(StreamEnd::Broken(failure)) => failure,
+                Err(failure) => may_pass(&client, failure)?,
             };
             if heard.elapsed() >= PATIENCE {
                 return Err(broken.into());
             }
             tokio::time::sleep(AGAIN).await;
+            client = client.renewed().unwrap_or(client);
         }
     }
 
@@ -233,6 +235,12 @@ impl Follower<'_> {
             }
         }
     }
+}
+
+/// A failure that may be over at the next try: nobody answers, or a daemon that has come back with another token.
+fn may_pass(client: &DaemonClient, failure: Failure) -> Result<Failure, Failure> {
+    let token_is_old = || failure.exit == ExitCode::Unauthorized && client.is_of_home();
+    if failure.exit == ExitCode::DaemonUnreachable || token_is_old() { Ok(failure) } else { Err(failure) }
 }
 
 fn word(value: &Value) -> String {

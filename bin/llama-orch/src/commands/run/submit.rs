@@ -37,6 +37,8 @@ pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult 
     });
     show.finish();
     followed?;
+    // The daemon may have been restarted meanwhile.
+    let client = client.renewed().unwrap_or_else(|| client.clone());
     tell(context, &block_on(client.job(job))?)
 }
 
