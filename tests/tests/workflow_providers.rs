@@ -1,7 +1,6 @@
 //! What workflows ask through, against a real engine behind a real daemon: our own gateway in each of its dialects.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -288,6 +288,7 @@ fn the_queries_of_old_find_their_lines() {
     drop(recorder);
     let run = |script: &str| {
         let folder = home.path().join("runs/job_notes_1");
+        #[expect(clippy::disallowed_methods, reason = "people ask a journal in a shell")]
         let mut command = std::process::Command::new("sh");
         command.current_dir(folder).args(["-c", script]);
         testkit::run(command).stdout.trim().to_owned()
