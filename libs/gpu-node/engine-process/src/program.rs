@@ -19,13 +19,12 @@ use crate::leftovers::{descendants, open_all};
 use crate::logs::Stream;
 use crate::running_tools::Running;
 use crate::sys::{self, ProcessGroup, Signal, process_table};
-use crate::wait::wait_until;
+use crate::tool::reap;
 
 /// How often the thread looks whether it is still waited for. An end of the program is seen at once.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the streams of an ended program may be held open by something that it started.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
-const REAP_LIMIT: Duration = Duration::from_secs(5);
 const CHUNK: usize = 64 * 1024;
 
 /// A program to run.
@@ -196,15 +195,6 @@ fn wait_for_streams(streams: &Receiver<()>) {
     let end = Instant::now() + DRAIN_LIMIT;
     // Nothing is ever sent: it ends by both streams' end, or by the limit.
     while streams.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
-}
-
-fn reap(child: &mut Child) -> io::Result<ExitStatus> {
-    let mut status = None;
-    wait_until(REAP_LIMIT, || {
-        status = child.try_wait().transpose();
-        status.is_some()
-    });
-    status.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end")))
 }
 
 /// What was said so far, and who hears it.

@@ -161,7 +161,8 @@ fn drain(pieces: &Receiver<Piece>, take: &mut dyn FnMut(Piece)) {
     }
 }
 
-fn reap(child: &mut Child) -> io::Result<ExitStatus> {
+/// Takes the end of a child that is about to end.
+pub(crate) fn reap(child: &mut Child) -> io::Result<ExitStatus> {
     let mut status = None;
     wait_until(REAP_LIMIT, || {
         status = child.try_wait().transpose();
