@@ -519,7 +519,10 @@ fn the_file_of_the_older_orchestrator_is_run_as_it_is() {
     let spec = scene.spec(text);
     let run = scene.ok(&["--spec", &spec, "--provider", "fake", "--var", "model=fake", "--job-id", "older"]);
     assert!(run.stderr.contains("warning:") && run.stderr.contains("output_dir"), "{run}");
-    assert_eq!(scene.steps("older", "step.succeeded"), ["architect", "builder", "docs", "qa"]);
+    // The two in the middle run side by side, so either may end first.
+    let mut done = scene.steps("older", "step.succeeded");
+    done.sort();
+    assert_eq!(done, ["architect", "builder", "docs", "qa"]);
     assert!(scene.job("older").join("outputs/notes_api/main.py").is_file());
 }
 
