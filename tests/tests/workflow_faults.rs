@@ -1,0 +1,164 @@
+//! What goes wrong at a provider, through the command line and on a real socket: of which kind it is, how often the
+//! provider is asked, and how long it is left alone in between.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use support::home::Home;
+use testkit::ProgramRun;
+use testkit::provider::{FakeProvider, Fault, Rule, Script, SeenRequest};
+
+/// A home whose workflows ask this address.
+fn home_of(base_url: &str) -> Home {
+    let home = Home::fake();
+    let config = format!(
+        "[workflow]\nprovider = \"fake\"\n[providers.fake]\nkind = \"openai_compatible\"\nbase_url = \"{base_url}\"\n"
+    );
+    std::fs::write(home.path().join("config.toml"), config).unwrap();
+    home
+}
+
+fn run(home: &Home, spec: &str) -> ProgramRun {
+    let path = home.scratch().join("job.yaml");
+    std::fs::write(&path, spec).unwrap();
+    home.run(&["run", "--spec", path.to_str().unwrap(), "--job-id", "job"])
+}
+
+fn events(home: &Home, kind: &str) -> Vec<Value> {
+    let journal = std::fs::read_to_string(home.path().join("runs/job/events.jsonl")).unwrap();
+    let events = journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["type"] == kind).collect()
+}
+
+/// Pauses between requests, on the provider's own clock.
+fn pauses(requests: &[SeenRequest]) -> Vec<u64> {
+    requests.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).collect()
+}
+
+fn status(status: u16, retry_after: Option<&str>) -> Fault {
+    let retry_after = retry_after.map(str::to_owned);
+    Fault::Status { status, retry_after, headers: BTreeMap::new(), body: None }
+}
+
+/// What goes wrong every time, and what has to come of it.
+struct Case {
+    fault: Fault,
+    /// More of the step.
+    step: &'static str,
+    kind: &'static str,
+    requests: usize,
+    /// Milliseconds between two requests at least.
+    pause: u64,
+}
+
+/// Two more tries where the kind is one to try again; between two of them at least half of 200 ms.
+const RETRY: &str = "retry: { max: 2, base: 200ms, cap: 200ms }";
+/// A short time for each attempt.
+const SHORT: &str = "timeout: 1s, retry: { max: 2, base: 200ms, cap: 200ms }";
+const SHORT_AGAIN: &str = "timeout: 1s, retry: { max: 1, base: 200ms, cap: 200ms, on: [timeout] }";
+
+fn cases() -> Vec<Case> {
+    let case = |fault, step, kind, requests, pause| Case { fault, step, kind, requests, pause };
+    vec![
+        case(Fault::Refuse, RETRY, "connect", 3, 100),
+        case(Fault::Cut, RETRY, "connect", 3, 100),
+        case(Fault::End, RETRY, "connect", 3, 100),
+        case(Fault::Garbage, RETRY, "overloaded", 3, 100),
+        case(Fault::Page, RETRY, "overloaded", 3, 100),
+        case(status(503, None), RETRY, "overloaded", 3, 100),
+        case(status(529, None), RETRY, "overloaded", 3, 100),
+        case(status(529, Some("1")), "retry: { max: 1, base: 1ms }", "overloaded", 2, 1000),
+        case(status(429, Some("1")), "retry: { max: 1, base: 1ms }", "rate_limit", 2, 1000),
+        // A wait that the deadline would cut short is not begun.
+        case(status(429, Some("3600")), "deadline: 1m", "rate_limit", 1, 0),
+        case(status(429, None), "retry: 0", "rate_limit", 1, 0),
+        case(status(401, None), RETRY, "auth", 1, 0),
+        case(status(400, None), RETRY, "validation", 1, 0),
+        // Whoever was slow once is not asked again unless the step says so.
+        case(Fault::Hang, SHORT, "timeout", 1, 0),
+        case(Fault::Stall, SHORT, "timeout", 1, 0),
+        case(Fault::Slow { piece_ms: 60_000 }, SHORT, "timeout", 1, 0),
+        case(Fault::Hang, SHORT_AGAIN, "timeout", 2, 1100),
+    ]
+}
+
+#[track_caller]
+fn fails_as_expected(case: &Case) {
+    let rule = Rule { fault: Some(case.fault.clone()), ..Rule::default() };
+    let provider = FakeProvider::start(Script::default().rule(rule));
+    let home = home_of(&provider.url());
+    let spec =
+        format!("project: faults\nsteps: {{ a: {{ llm: {{ model: fake, prompt: A }}, {} }} }}\n", case.step);
+    let run = run(&home, &spec);
+    let what = format!("{:?} with {}\n{run}", case.fault, case.step);
+
+    assert_eq!(run.exit_code, Some(70), "{what}");
+    assert!(run.stderr.contains(&format!("step a: {}", case.kind)), "{what}");
+    let failed = events(&home, "step.failed");
+    assert_eq!((failed.len(), &failed[0]["data"]["kind"]), (1, &Value::from(case.kind)), "{what}");
+    let requests = provider.requests();
+    assert_eq!(requests.len(), case.requests, "{what}");
+    assert_eq!(events(&home, "llm.request").len(), case.requests, "{what}");
+    let retried = events(&home, "step.retrying");
+    assert_eq!(retried.len(), case.requests - 1, "{what}");
+    assert!(retried.iter().all(|event| event["data"]["kind"] == case.kind), "{what}");
+    assert!(pauses(&requests).iter().all(|pause| *pause >= case.pause), "{what}\n{:?}", pauses(&requests));
+}
+
+#[test]
+fn each_fault_has_its_kind_its_number_of_tries_and_its_waits() {
+    let cases = cases();
+    std::thread::scope(|scope| {
+        let half = cases.len() / 2;
+        for part in [&cases[..half], &cases[half..]] {
+            scope.spawn(move || part.iter().for_each(fails_as_expected));
+        }
+    });
+}
+
+#[test]
+fn where_nobody_listens_three_tries_are_made() {
+    let home = home_of(&format!("http://127.0.0.1:{}", testkit::free_port()));
+    let spec = "project: nobody\nsteps: { a: { llm: { model: fake, prompt: A }, retry: { max: 2, base: 200ms, cap: 200ms } } }\n";
+    let run = run(&home, spec);
+    run.expect_exit(70);
+    assert!(run.stderr.contains("step a: connect") && run.stderr.contains("refused"), "{run}");
+    assert_eq!(events(&home, "llm.request").len(), 3, "{run}");
+    let delays: Vec<f64> = events(&home, "step.retrying")
+        .iter()
+        .map(|event| event["data"]["delay_s"].as_f64().unwrap())
+        .collect();
+    assert!(delays.len() == 2 && delays.iter().all(|delay| (0.1..=0.2).contains(delay)), "{delays:?}");
+}
+
+#[test]
+fn a_provider_that_recovers_is_asked_when_it_said_and_its_answer_counts() {
+    let faults = [status(429, Some("1")), status(529, None), Fault::Cut];
+    let script = faults.into_iter().fold(Script::default(), |script, fault| script.fault("please", fault, 1));
+    let provider = FakeProvider::start(script);
+    let home = home_of(&provider.url());
+    let spec = "project: recovers\nsteps: { a: { llm: { model: fake, prompt: please }, retry: { max: 3, base: 100ms, cap: 100ms } } }\n";
+    run(&home, spec).expect_exit(0);
+    let pauses = pauses(&provider.requests());
+    assert_eq!(pauses.len(), 3, "{pauses:?}");
+    assert!(pauses[0] >= 1000 && pauses[1] >= 50 && pauses[2] >= 50, "{pauses:?}");
+    let kinds: Vec<Value> =
+        events(&home, "step.retrying").iter().map(|event| event["data"]["kind"].clone()).collect();
+    assert_eq!(kinds, ["rate_limit", "overloaded", "connect"]);
+    assert_eq!(events(&home, "step.succeeded")[0]["data"]["provider_calls"], 4);
+}
+
+#[test]
+fn a_slow_answer_is_a_good_one() {
+    let slow = Rule { fault: Some(Fault::Slow { piece_ms: 100 }), ..Rule::default() };
+    let provider = FakeProvider::start(Script::default().rule(slow));
+    let home = home_of(&provider.url());
+    run(&home, "project: slow\nsteps: { a: { llm: { model: fake, prompt: take your time } } }\n")
+        .expect_exit(0);
+    assert_eq!(provider.stats().completed, 1);
+}
