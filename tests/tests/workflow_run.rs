@@ -6,14 +6,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use support::SOON;
-use support::home::Home;
-use testkit::provider::{FakeProvider, Fault, Rule, Script};
-use testkit::{ProgramRun, wait_for, wait_for_value};
+use support::workflow::{Running, Scene};
+use testkit::provider::{Fault, Rule, Script};
+use testkit::wait_for;
 
 /// The seed's job, its latencies divided by 100.
 const SEED: &str = "
@@ -25,113 +24,6 @@ steps:
   docs: { llm: { model: fake, prompt: 'DOCS {{ steps.architect.output.text }}' } }
   qa: { llm: { model: fake, prompt: 'QA {{ steps.builder.output.text }} {{ steps.docs.output.text }}' } }
 ";
-
-/// A home whose workflows ask a provider that does as it is told.
-struct Scene {
-    home: Home,
-    provider: FakeProvider,
-}
-
-impl Scene {
-    fn new(script: Script) -> Self {
-        let home = Home::fake();
-        let provider = FakeProvider::start(script);
-        let config = format!(
-            "[workflow]\nprovider = \"fake\"\n[providers.fake]\nkind = \"openai_compatible\"\nbase_url = \"{}\"\n",
-            provider.url()
-        );
-        std::fs::write(home.path().join("config.toml"), config).unwrap();
-        Self { home, provider }
-    }
-
-    /// Writes a spec beside the home.
-    fn spec(&self, text: &str) -> String {
-        let path = self.home.scratch().join("job.yaml");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn run(&self, arguments: &[&str]) -> ProgramRun {
-        self.home.run(&[&["run"], arguments].concat())
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> ProgramRun {
-        let run = self.run(arguments);
-        run.expect_exit(0);
-        run
-    }
-
-    fn job(&self, id: &str) -> PathBuf {
-        self.home.path().join("runs").join(id)
-    }
-
-    fn journal(&self, id: &str) -> PathBuf {
-        self.job(id).join("events.jsonl")
-    }
-
-    #[track_caller]
-    fn events(&self, id: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.journal(id)).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// The steps with an event of this type, in its order.
-    #[track_caller]
-    fn steps(&self, id: &str, kind: &str) -> Vec<String> {
-        let events = self.events(id);
-        let of_kind = events.iter().filter(|event| event["type"] == kind);
-        of_kind.map(|event| event["step"].as_str().unwrap_or_default().to_owned()).collect()
-    }
-
-    /// The last event's data, which has to be of this type.
-    #[track_caller]
-    fn end(&self, id: &str, kind: &str) -> Value {
-        let last = self.events(id).pop().expect("a job has events");
-        assert_eq!(last["type"], kind, "{last}");
-        last["data"].clone()
-    }
-
-    /// Starts a run in the background.
-    fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.home.command(&[&["run"], arguments].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Running(command.spawn().unwrap())
-    }
-
-    /// How many requests came whose prompt begins like this.
-    fn asked(&self, beginning: &str) -> u64 {
-        let prompts = self.provider.stats().prompts;
-        prompts.iter().filter(|(prompt, _)| prompt.starts_with(beginning)).map(|(_, count)| count).sum()
-    }
-
-    /// The steps that were skipped for this reason.
-    #[track_caller]
-    fn skipped(&self, id: &str, reason: &str) -> Vec<String> {
-        let events = self.events(id);
-        let skipped = events.iter().filter(|event| event["type"] == "step.skipped");
-        let skipped = skipped.filter(|event| event["data"]["reason"] == reason);
-        skipped.map(|event| event["step"].as_str().unwrap_or_default().to_owned()).collect()
-    }
-}
-
-/// Killed when dropped.
-struct Running(Child);
-
-impl Running {
-    #[track_caller]
-    fn exit_code(&mut self) -> Option<i32> {
-        wait_for_value("the end of the run", SOON, || self.0.try_wait().unwrap()).code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn seed_script() -> Script {
     let rule = |part: &str, latency| Rule { latency_ms: Some(latency), ..Rule::on(part) };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use orch_core::UnixMillis;
 use pool_manager::view::Slots;
 
+use crate::live::with_commas;
 use crate::services::windows_quoted;
 
 const MINUTE: u64 = 60;
@@ -81,6 +82,11 @@ pub(crate) fn show_rate(rate: f64) -> String {
 /// `-` for nothing.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// `1 step`, `1,200 steps`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{} {what}s", with_commas(count as u64)) }
 }
 
 /// Words as a shell would take them.

@@ -10,6 +10,7 @@ pub(crate) mod raw_http;
 pub(crate) mod sse;
 pub(crate) mod stream;
 pub(crate) mod terminal;
+pub(crate) mod workflow;
 
 use std::time::Duration;
 

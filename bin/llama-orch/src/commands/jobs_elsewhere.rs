@@ -71,15 +71,15 @@ pub(super) fn show(context: &Context, client: &DaemonClient, arguments: &ShowArg
     };
     context.printer.table(&STEP_HEADINGS, &steps.map(cells).collect::<Vec<_>>())?;
     context.printer.line("")?;
-    context.printer.pairs(&totals(&document))?;
+    context.printer.pairs(&totals(&document, usize::MAX))?;
     for event in document["events"].as_array().into_iter().flatten() {
         context.printer.line(event)?;
     }
     Ok(())
 }
 
-/// What is told of a job as a whole.
-pub(super) fn totals(document: &Value) -> Vec<(&'static str, String)> {
+/// What is told of a job as a whole, with so many of its failures.
+pub(super) fn totals(document: &Value, most_failures: usize) -> Vec<(&'static str, String)> {
     let progress = &document["progress"];
     let mut totals = vec![
         ("job", word(&document["job_id"])),
@@ -91,8 +91,12 @@ pub(super) fn totals(document: &Value) -> Vec<(&'static str, String)> {
     if let Some(error) = document["error"].as_str() {
         totals.push(("error", plain(error)));
     }
-    for failure in document["failures"].as_array().into_iter().flatten() {
+    let failures = document["failures"].as_array().map_or(&[][..], Vec::as_slice);
+    for failure in failures.iter().take(most_failures) {
         totals.push(("failed", plain(&format!("{}: {}", word(&failure["step"]), word(&failure["message"])))));
+    }
+    if failures.len() > most_failures {
+        totals.push(("failed", format!("… and {} more", failures.len() - most_failures)));
     }
     for (step, it) in document["steps"].as_object().into_iter().flatten() {
         if let Some(message) = it["question"]["message"].as_str() {
@@ -258,4 +262,21 @@ fn plain(text: &str) -> String {
 
 fn seconds(seconds: f64) -> String {
     super::show::show_seconds(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_failures_some_are_told_and_the_rest_is_counted() {
+        let failures: Vec<Value> =
+            (0..30).map(|at| json!({"step": format!("s{at}"), "message": "no"})).collect();
+        let told = |most| {
+            let totals = totals(&json!({"failures": failures.clone()}), most);
+            totals.into_iter().filter(|(name, _)| *name == "failed").map(|(_, text)| text).collect::<Vec<_>>()
+        };
+        assert_eq!(told(2), ["s0: no", "s1: no", "… and 28 more"]);
+        assert_eq!(told(30).len(), 30);
+    }
 }

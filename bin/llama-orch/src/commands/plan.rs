@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::live::{show_seconds, with_commas};
 use crate::runtime::block_on;
-use crate::words::or_dash;
+use crate::words::{counted, or_dash};
 
 /// So many earlier runs of the project are looked at.
 const RUNS_LEARNT_FROM: usize = 10;
@@ -167,8 +167,8 @@ fn show(context: &Context, forecast: &Forecast, estimate: &Estimate, totals: &To
     let path = totals.critical_path.join(" -> ");
     let by = if path.is_empty() { String::new() } else { format!(", by way of {path}") };
     context.printer.pairs(&[
-        ("known", format!("{} of {} steps", totals.hits, forecast.steps.len())),
-        ("to do", format!("{} steps, {} more depend on them", totals.misses, totals.unknown)),
+        ("known", format!("{} of {}", totals.hits, counted(forecast.steps.len(), "step"))),
+        ("to do", format!("{}, then {} more", counted(totals.misses, "step"), totals.unknown)),
         ("tokens", format!("{least}{}", with_commas(totals.tokens))),
         ("time", format!("{least}{}{by}", seconds(totals.duration_s))),
     ])?;

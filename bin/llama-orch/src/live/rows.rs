@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{JobPicture, State, StepPicture};
-use crate::words::show_duration;
+use crate::words::{counted, show_duration};
 
 /// How a part of a line is painted. It only repeats what the words say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) fn live(picture: &JobPicture, now: Duration, height: usize) -> Vec<Li
 
 fn heading(picture: &JobPicture, now: Duration) -> Line {
     let (done, all) = picture.progress();
-    let mut text = format!("{}  {done} of {all} steps", picture.job_id);
+    let mut text = format!("{}  {done} of {}", picture.job_id, counted(all, "step"));
     if picture.tokens > 0 {
         let _ = write!(text, "  {} tokens", with_commas(picture.tokens));
     }

@@ -26,6 +26,8 @@ impl std::fmt::Display for SpecError {
         }
         if self.line > 0 {
             write!(f, "{}:{}: ", self.line, self.column)?;
+        } else if !self.file.is_empty() {
+            f.write_str(" ")?;
         }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;

@@ -8,6 +8,7 @@ use orch_core::{ExitCode, Failure};
 use super::facts::Facts;
 use crate::context::{Context, working_folder};
 use crate::ending::{CommandResult, Ended};
+use crate::words::counted;
 
 /// One file, or all of the home; with `runtime` also against this machine.
 pub(super) fn validate(context: &Context, path: Option<&str>, runtime: bool) -> CommandResult {
@@ -80,10 +81,6 @@ fn show(context: &Context, report: &Report) -> CommandResult {
         counted(errors, "error"),
         counted(warnings, "warning")
     ))?)
-}
-
-pub(super) fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// One finding on one line.

@@ -9,10 +9,10 @@ use workflow::{JobEnd, JobOutcome, Manifest, StepState, StepStatus};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::live::{show_seconds, with_commas};
-use crate::words::quoted;
+use crate::words::{counted, quoted};
 
 /// More files or failures than these are counted, not listed.
-const MOST_LISTED: usize = 20;
+pub(super) const MOST_LISTED: usize = 20;
 
 /// Status, time, tokens, files, and what can be done next; then the code.
 pub(super) fn tell(context: &Context, folder: &Path, end: &JobEnd) -> CommandResult {
@@ -22,6 +22,9 @@ pub(super) fn tell(context: &Context, folder: &Path, end: &JobEnd) -> CommandRes
     }
     for failure in failures(end) {
         context.talk.failure(&failure);
+    }
+    if let Some(more) = failed_more(end) {
+        context.talk.text(&format!("{more}\n"));
     }
     Ended::told(exit_code(end.outcome))
 }
@@ -38,8 +41,10 @@ const fn exit_code(outcome: JobOutcome) -> ExitCode {
 fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
     let (done, all) = manifest.progress();
     let status = manifest.status.unwrap_or_default().word();
-    let mut pairs =
-        vec![("job", manifest.job_id.clone()), ("status", format!("{status}, {done} of {all} steps"))];
+    let mut pairs = vec![
+        ("job", manifest.job_id.clone()),
+        ("status", format!("{status}, {done} of {}", counted(all, "step"))),
+    ];
     if let Some(duration) =
         manifest.duration_s().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     {
@@ -47,7 +52,7 @@ fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
     }
     pairs.push(("tokens", tokens(manifest)));
     if manifest.from_cache > 0 {
-        pairs.push(("from cache", format!("{} steps", with_commas(manifest.from_cache.into()))));
+        pairs.push(("from cache", counted(manifest.from_cache as usize, "step")));
     }
     let outputs = folder.join("outputs").join(&manifest.project);
     let files = manifest.files();
@@ -55,10 +60,15 @@ fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
         files.iter().take(MOST_LISTED).map(|file| ("file", outputs.join(&file.path).display().to_string())),
     );
     if files.len() > MOST_LISTED {
-        pairs.push(("files", format!("{} more", files.len() - MOST_LISTED)));
+        let more = more(files.len() - MOST_LISTED);
+        pairs.push(("files", format!("{more} (llama-orch show {} --files)", quoted(&manifest.job_id))));
     }
     pairs.extend(next(manifest).into_iter().map(|command| ("next", command)));
     pairs
+}
+
+fn more(count: usize) -> String {
+    format!("… and {} more", with_commas(count as u64))
 }
 
 fn tokens(manifest: &Manifest) -> String {
@@ -88,6 +98,14 @@ fn next(manifest: &Manifest) -> Vec<String> {
 fn gates(manifest: &Manifest) -> impl Iterator<Item = (&StepState, String)> {
     let waiting = manifest.steps().iter().filter(|step| step.status == StepStatus::Waiting);
     waiting.filter_map(|step| Some((step, step.question.as_ref()?.choices.join("|"))))
+}
+
+/// How many failures are not listed, and where they are.
+fn failed_more(end: &JobEnd) -> Option<String> {
+    let failed = end.manifest.failed_steps().count();
+    let is_cut = end.outcome == JobOutcome::Failed && failed > MOST_LISTED;
+    let show = || format!("llama-orch show {}", quoted(&end.manifest.job_id));
+    is_cut.then(|| format!("{} ({})", more(failed - MOST_LISTED), show()))
 }
 
 /// Why the job did not succeed: each failed step, or what ended the job besides.

@@ -6,6 +6,7 @@ use orchestratord::client::DaemonClient;
 use serde_json::Value;
 use workflow_spec::JobSpec;
 
+use super::end::MOST_LISTED;
 use super::reading::{read_spec, typed_inputs};
 use crate::arguments::{JournalChoice, RunArguments};
 use crate::commands::jobs_elsewhere::{follow, named, totals};
@@ -100,7 +101,9 @@ fn tell(context: &Context, document: &Value) -> CommandResult {
             Some("waiting") => format!("llama-orch decide {} STEP CHOICE", quoted(job)),
             _ => format!("llama-orch show {}", quoted(job)),
         };
-        context.printer.pairs(&totals(document).into_iter().chain([("next", next)]).collect::<Vec<_>>())?;
+        context
+            .printer
+            .pairs(&totals(document, MOST_LISTED).into_iter().chain([("next", next)]).collect::<Vec<_>>())?;
     }
     Ended::told(match document["status"].as_str() {
         Some("succeeded") => ExitCode::Success,

@@ -7,11 +7,12 @@ use instance_config::{Change, ConfigPlan};
 use serde_json::{Value, json};
 use state_store::Migration;
 
-use super::super::validate::{counted, show_finding};
+use super::super::validate::show_finding;
 use super::apply::Done;
 use super::plan::Plan;
 use crate::context::Context;
 use crate::ending::CommandResult;
+use crate::words::counted;
 
 pub(super) fn preview(context: &Context, plan: &Plan) -> CommandResult {
     if context.printer.json() {
