@@ -1,7 +1,6 @@
 //! What `run`, `why` and `plan` tell people of a job, through the command line.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
