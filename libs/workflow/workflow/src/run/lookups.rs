@@ -2,7 +2,7 @@
 //! processors can do it while the driver does.
 
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::driver::Driver;
 use super::nodes::{NodeRef, NodeResult, Source, State, Work};
@@ -86,8 +86,12 @@ fn look_up(store: Arc<Store>, keys: &[Key]) -> impl Iterator<Item = Found> + use
     (0..lookups.len()).map(move |at| lookups[at].take(&store))
 }
 
+/// Asked once: the system's answer costs as much as a few lookups.
 fn helpers() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).min(MOST_HELPERS)
+    static HELPERS: LazyLock<usize> = LazyLock::new(|| {
+        std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).min(MOST_HELPERS)
+    });
+    *HELPERS
 }
 
 impl Driver {
