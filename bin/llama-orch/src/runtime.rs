@@ -60,7 +60,7 @@ pub(crate) fn wait_up_to(
     Ok(came)
 }
 
-/// From here on Ctrl-C and SIGTERM end the program with 130. What was begun is safe to be cut: locks end with their
+/// From here on Ctrl-C, SIGTERM and a closed terminal end the program with 130. What was begun is safe to be cut: locks end with their
 /// holder, an engine that was started belongs to its shim, and tools are ended with all that they started.
 pub(crate) fn exit_on_interrupt() {
     std::thread::spawn(|| {
@@ -73,7 +73,7 @@ pub(crate) fn exit_on_interrupt() {
 
 #[cfg(unix)]
 async fn asked_to_end() -> Result<(), Failure> {
-    orch_runtime::termination().map_err(|_| unheard())?.await;
+    orch_runtime::termination(engine_process::outlives_terminal()).map_err(|_| unheard())?.await;
     Ok(())
 }
 

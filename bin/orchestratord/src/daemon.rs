@@ -45,7 +45,7 @@ pub struct DaemonOptions {
     pub flags: Vec<(&'static str, String)>,
 }
 
-/// Runs the daemon in the foreground until it is asked to stop (SIGTERM, SIGINT). Engines keep running.
+/// Runs the daemon in the foreground until it is asked to stop (SIGTERM, SIGINT, a closed terminal). Engines keep running.
 pub fn run(options: &DaemonOptions) -> Result<(), Failure> {
     let home = &options.home;
     let settings = load_settings(options)?;
@@ -86,7 +86,8 @@ async fn live(
     let started = Instant::now();
     let tasks = Tasks::new();
     let http = tasks.child();
-    let termination = termination().map_err(|error| cannot_start(&error))?;
+    let termination =
+        termination(engine_process::outlives_terminal()).map_err(|error| cannot_start(&error))?;
     let store = Arc::new(ControlStore::open(&node.home.control_database())?);
     let keys = KeyKeeper::open(Arc::clone(&store), &settings.auth)?;
     let identity = settings.orchestratord.tls.clone().map(TlsIdentity::load).transpose()?;

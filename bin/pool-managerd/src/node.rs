@@ -43,7 +43,7 @@ async fn live(node: Node, settings: Settings, daemon: HomeDaemon) -> Result<(), 
     let http = tasks.child();
     let cannot_start =
         |error: std::io::Error| Failure::new(ExitCode::DaemonStartFailed, format!("cannot start: {error}"));
-    let asked_to_end = termination().map_err(cannot_start)?;
+    let asked_to_end = termination(engine_process::outlives_terminal()).map_err(cannot_start)?;
     check_exposure(settings.pool_managerd.addr, &settings.auth.tokens, false)?;
     let listener = bind(settings.pool_managerd.addr)?;
     let address = listener.local_addr().map_err(cannot_start)?;

@@ -206,8 +206,8 @@ async fn listen_to_signals(sender: &Sender<Message>) -> Result<(), Failure> {
 
 #[cfg(not(unix))]
 async fn listen_to_signals(sender: &Sender<Message>) -> Result<(), Failure> {
-    let ended =
-        orch_runtime::termination().map_err(|error| Failure::new(ExitCode::General, error.to_string()))?;
+    let ended = orch_runtime::termination(false)
+        .map_err(|error| Failure::new(ExitCode::General, error.to_string()))?;
     ended.await;
     // Nobody listens any more: it has ended already.
     let _ = sender.send(Message::Terminated);

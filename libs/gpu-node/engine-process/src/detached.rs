@@ -31,6 +31,18 @@ pub fn spawn_detached(command: &DetachedCommand, log_file: &Path) -> io::Result<
     sys::spawn_detached(command, &log)
 }
 
+/// Whether this program was started to go on when its terminal is closed.
+#[cfg(unix)]
+pub fn outlives_terminal() -> bool {
+    sys::outlives_terminal()
+}
+
+/// Nobody outlives the window of a console here.
+#[cfg(windows)]
+pub const fn outlives_terminal() -> bool {
+    false
+}
+
 /// Why a daemon was not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminateError {

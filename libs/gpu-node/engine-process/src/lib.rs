@@ -42,7 +42,7 @@ mod wait;
 
 pub use account::{is_administrator, may_open, may_write, owner_of, user_id};
 pub use denied::Records;
-pub use detached::{DetachedCommand, TerminateError, spawn_detached, terminate_daemon};
+pub use detached::{DetachedCommand, TerminateError, outlives_terminal, spawn_detached, terminate_daemon};
 pub use disk::free_space;
 pub use exit_record::ExitRecord;
 pub use exit_watch::wait_for_exit;

@@ -34,7 +34,7 @@ pub use settings::{
     Provider, RouteSetting, SettingKey, SettingKind, SettingValue, Settings, TokensFile,
 };
 pub use tasks::Tasks;
-pub use termination::termination;
+pub use termination::{insistence, termination};
 pub use tls::{TlsFiles, TlsIdentity};
 pub use token::{Token, TokenDigest, TokenError, TokenSet, presented_token};
 pub use tokio_util::sync::CancellationToken;

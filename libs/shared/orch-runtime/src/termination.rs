@@ -2,13 +2,35 @@
 
 use std::io;
 
-/// Resolves when the process is asked to end, with the name of what asked: SIGTERM or SIGINT, on Windows
-/// Ctrl-C, Ctrl-Break, a closed console, shutdown, or a request on the pipe of [`orch_core::end_request_pipe`].
+/// Resolves when the process is asked to end, with the name of what asked: SIGTERM, SIGINT or the end of the terminal
+/// (SIGHUP); on Windows Ctrl-C, Ctrl-Break, a closed console, shutdown, or a request on the pipe of
+/// [`orch_core::end_request_pipe`]. With `outlives_terminal` the end of a terminal asks nothing.
 ///
 /// From this call on, not from the first poll, the request no longer kills the process. Has to be called inside
 /// a tokio runtime.
 #[cfg(unix)]
-pub fn termination() -> io::Result<impl Future<Output = &'static str> + Send> {
+pub fn termination(outlives_terminal: bool) -> io::Result<impl Future<Output = &'static str> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let insisted = insistence()?;
+    let mut hangup = if outlives_terminal { None } else { Some(signal(SignalKind::hangup())?) };
+    let hung_up = async move {
+        match &mut hangup {
+            Some(hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok(async move {
+        tokio::select! {
+            asked = insisted => asked,
+            _ = hung_up => "SIGHUP",
+        }
+    })
+}
+
+/// The same for a process that was asked already. The end of a terminal is told of more than once, by the system and by
+/// a shell: whoever insists on an end does so otherwise.
+#[cfg(unix)]
+pub fn insistence() -> io::Result<impl Future<Output = &'static str> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -22,7 +44,13 @@ pub fn termination() -> io::Result<impl Future<Output = &'static str> + Send> {
 
 /// See above.
 #[cfg(windows)]
-pub fn termination() -> io::Result<impl Future<Output = &'static str> + Send> {
+pub fn insistence() -> io::Result<impl Future<Output = &'static str> + Send> {
+    termination(false)
+}
+
+/// See above. The window of a console takes its programs along.
+#[cfg(windows)]
+pub fn termination(_outlives_terminal: bool) -> io::Result<impl Future<Output = &'static str> + Send> {
     use tokio::signal::windows;
     let mut interrupt = windows::ctrl_c()?;
     let mut stop = windows::ctrl_break()?;
@@ -93,9 +121,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_before_the_first_poll_is_not_lost() {
-        let asked = termination().unwrap();
-        raise(Signal::SIGTERM).unwrap();
-        let by = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("the signal arrives");
-        assert_eq!(by, "SIGTERM");
+        for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGHUP, "SIGHUP")] {
+            let asked = termination(false).unwrap();
+            raise(signal).unwrap();
+            let by = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("the signal arrives");
+            assert_eq!(by, name);
+        }
     }
 }

@@ -17,16 +17,19 @@ pub(super) const MOST_LISTED: usize = 20;
 /// Status, time, tokens, files, and what can be done next; then the code.
 pub(super) fn tell(context: &Context, folder: &Path, end: &JobEnd) -> CommandResult {
     let manifest = &end.manifest;
-    if !context.printer.json() {
-        context.printer.pairs(&summary(manifest, folder))?;
-    }
+    let printed = match context.printer.json() {
+        true => Ok(()),
+        false => context.printer.pairs(&summary(manifest, folder)),
+    };
     for failure in failures(end) {
         context.talk.failure(&failure);
     }
     if let Some(more) = failed_more(end) {
         context.talk.text(&format!("{more}\n"));
     }
-    Ended::told(exit_code(end.outcome))
+    // How the job ended is told also where nobody reads it any more: a closed terminal is one way to end it.
+    Ended::told(exit_code(end.outcome))?;
+    Ok(printed?)
 }
 
 const fn exit_code(outcome: JobOutcome) -> ExitCode {

@@ -1,4 +1,5 @@
-//! Ctrl-C while a job runs: the first ends it politely, the second at once.
+//! Ctrl-C while a job runs: the first ends it politely, the second at once. A closed terminal ends it politely, unless
+//! the command was started to outlive it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,12 +14,13 @@ pub(super) fn listen(
     cancel: &CancellationToken,
     show: &Arc<Show>,
 ) -> Result<impl Future<Output = Infallible> + use<>, Failure> {
-    let first = orch_runtime::termination().map_err(|error| unheard(&error))?;
+    let first =
+        orch_runtime::termination(engine_process::outlives_terminal()).map_err(|error| unheard(&error))?;
     let (cancel, show) = (cancel.clone(), show.clone());
     Ok(async move {
         first.await;
         // Listened for before anybody is told that there is a second one.
-        let second = orch_runtime::termination();
+        let second = orch_runtime::insistence();
         cancel.cancel();
         show.notice("cancelling: steps under way are ended; Ctrl-C once more ends at once");
         match second {

@@ -32,7 +32,8 @@ pub(crate) use system::{file_position, mark_of_child};
 #[cfg(unix)]
 pub(crate) use unix::{
     ProcessGroup, block_size, converse, end_with_this_thread, free_space, group_members, is_locked,
-    listener_on, patiently, port_is_free, read_at, spawn_detached, spawn_group, try_lock, write_all_at,
+    listener_on, outlives_terminal, patiently, port_is_free, read_at, spawn_detached, spawn_group, try_lock,
+    write_all_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{end_of_child, reap_all_but};

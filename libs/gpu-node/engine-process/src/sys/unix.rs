@@ -1,5 +1,5 @@
 //! What Linux and macOS share.
-#![expect(unsafe_code, reason = "code between fork and exec")]
+#![expect(unsafe_code, reason = "code between fork and exec, and a question without a safe wrapper")]
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -25,6 +25,18 @@ use crate::ports::PortHolder;
 use crate::private_files;
 use crate::protocol::REPLY_LIMIT;
 use crate::wait::wait_until;
+
+/// Whether SIGHUP is ignored, as whoever started this program has asked for (`nohup`).
+pub(crate) fn outlives_terminal() -> bool {
+    use nix::libc;
+    // SAFETY: all zero is a valid value of this plain structure; no action is set, and the call writes the present
+    // one to it.
+    let (result, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action), action)
+    };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
 
 /// A tool with all that it started in its process group.
 #[derive(Debug)]

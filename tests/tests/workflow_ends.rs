@@ -1,0 +1,122 @@
+//! What becomes of jobs when that ends which they live in: a terminal, a command, a daemon.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use support::SOON;
+use support::home::Home;
+use support::processes::is_alive;
+use support::terminal::RealTerminal;
+use testkit::provider::{FakeProvider, Fault, Rule, Script};
+use testkit::{wait_for, wait_for_value};
+
+/// A home whose workflows ask a provider that does as it is told: directly, and through the gateway (model `m`).
+struct Scene {
+    home: Home,
+    provider: FakeProvider,
+}
+
+impl Scene {
+    fn new(script: Script) -> Self {
+        let home = Home::fake();
+        let provider = FakeProvider::start(script);
+        let config = format!(
+            "[workflow]\nprovider = \"fake\"\n[routes.m]\nto = [\"fake/fake\"]\n\
+             [providers.fake]\nkind = \"openai_compatible\"\nbase_url = \"{}/v1\"\n",
+            provider.url()
+        );
+        std::fs::write(home.path().join("config.toml"), config).unwrap();
+        Self { home, provider }
+    }
+
+    /// Writes a spec beside the home.
+    fn spec(&self, text: &str) -> String {
+        let path = self.home.scratch().join("job.yaml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn events(&self, id: &str) -> Vec<Value> {
+        let journal = self.home.path().join("runs").join(id).join("events.jsonl");
+        let text = std::fs::read_to_string(journal).unwrap_or_default();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The steps with an event of this type, by name.
+    #[track_caller]
+    fn steps(&self, id: &str, kind: &str) -> Vec<String> {
+        let events = self.events(id);
+        let of_kind = events.iter().filter(|event| event["type"] == kind);
+        let mut steps: Vec<String> =
+            of_kind.map(|event| event["step"].as_str().unwrap_or_default().to_owned()).collect();
+        steps.sort();
+        steps
+    }
+
+    #[track_caller]
+    fn wait_for_end(&self, id: &str, kind: &str) {
+        wait_for(&format!("{kind} of {id}"), SOON, || {
+            self.events(id).last().is_some_and(|event| event["type"] == kind)
+        });
+    }
+}
+
+const PROGRAM_BESIDE: &str = "project: cut
+steps:
+  a: { llm: { model: fake, prompt: A } }
+  b: { llm: { model: fake, prompt: B }, needs: a }
+  c: { run: { argv: [sh, -c, 'sleep 600 & echo $! > PIDS; wait'] } }
+";
+
+#[test]
+fn a_job_whose_terminal_is_closed_ends_as_politely_as_by_ctrl_c() {
+    let scene = Scene::new(Script::default().fault("B", Fault::Hang, 1));
+    let pids = scene.home.scratch().join("pids");
+    let spec = scene.spec(&PROGRAM_BESIDE.replace("PIDS", pids.to_str().unwrap()));
+    let terminal = RealTerminal::open(&scene.home, 100, 30);
+    terminal.start(&format!("run --spec {spec} --job-id cut"));
+    wait_for("the second request", SOON, || scene.provider.count("B") == 1);
+    let pid: u32 = wait_for_value("the program's child", SOON, || {
+        std::fs::read_to_string(&pids).ok().and_then(|text| text.trim().parse().ok())
+    });
+    drop(terminal);
+    scene.wait_for_end("cut", "job.cancelled");
+    assert_eq!(scene.steps("cut", "step.cancelled"), ["b", "c"]);
+    wait_for("the provider has lost its client", SOON, || scene.provider.stats().cancelled == 1);
+    wait_for("the program's child has ended", SOON, || !is_alive(pid));
+}
+
+#[test]
+fn a_job_that_was_started_to_outlive_its_terminal_goes_on_when_it_is_closed() {
+    let scene = Scene::new(Script::default().rule(Rule { latency_ms: Some(1500), ..Rule::on("B") }));
+    let spec = scene.spec("project: kept\nsteps: { b: { llm: { model: fake, prompt: B } } }\n");
+    let terminal = RealTerminal::open(&scene.home, 100, 30);
+    terminal.keys(&["trap '' HUP", "Enter"]);
+    terminal.start(&format!("run --spec {spec} --job-id kept"));
+    wait_for("the request", SOON, || scene.provider.count("B") == 1);
+    drop(terminal);
+    scene.wait_for_end("kept", "job.succeeded");
+    assert_eq!(scene.provider.count("B"), 1);
+}
+
+#[test]
+fn a_hangup_is_a_polite_end_however_often_it_is_told() {
+    let scene = Scene::new(Script::default().fault("B", Fault::Hang, 1));
+    let spec = scene.spec("project: cut\nsteps: { b: { llm: { model: fake, prompt: B } } }\n");
+    let mut run = scene.home.spawn(&["run", "--spec", &spec, "--job-id", "cut"], "run");
+    wait_for("the request", SOON, || scene.provider.count("B") == 1);
+    // The system tells of it, and so does a shell.
+    for _ in 0..3 {
+        kill(Pid::from_raw(i32::try_from(run.pid()).unwrap()), Signal::SIGHUP).unwrap();
+    }
+    let ended = wait_for_value("the end of the run", SOON, || run.exit_status());
+    assert_eq!(ended.code(), Some(130));
+    scene.wait_for_end("cut", "job.cancelled");
+}
