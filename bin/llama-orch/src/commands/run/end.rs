@@ -17,10 +17,8 @@ pub(super) const MOST_LISTED: usize = 20;
 /// Status, time, tokens, files, and what can be done next; then the code.
 pub(super) fn tell(context: &Context, folder: &Path, end: &JobEnd) -> CommandResult {
     let manifest = &end.manifest;
-    let printed = match context.printer.json() {
-        true => Ok(()),
-        false => context.printer.pairs(&summary(manifest, folder)),
-    };
+    let json = context.printer.json();
+    let printed = if json { Ok(()) } else { context.printer.pairs(&summary(manifest, folder)) };
     for failure in failures(end) {
         context.talk.failure(&failure);
     }
