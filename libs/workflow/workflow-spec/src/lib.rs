@@ -27,7 +27,7 @@ pub use decision::{Decision, DecisionError};
 pub use failure_kind::FailureKind;
 pub use names::Names;
 pub use output::StepOutput;
-pub use problems::{SpecError, SpecErrors};
+pub use problems::{SpecError, SpecErrors, nearest};
 pub use read::{DEEPEST_WORKFLOW, LONGEST_SPEC, LoadNothing, LoadSpec, MOST_STEPS};
 pub use references::{Family, Reference};
 pub use schema::job_schema;

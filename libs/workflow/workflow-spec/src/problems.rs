@@ -90,7 +90,7 @@ impl std::fmt::Display for SpecErrors {
 }
 
 /// The nearest of the names that exist, where one is near enough to have been meant.
-pub(crate) fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(wanted: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let length = wanted.chars().count();
     let allowed = if length < 3 { 0 } else { 1.max(length / 3) };
     let scored = names.into_iter().map(|name| (strsim::damerau_levenshtein(wanted, name), name));

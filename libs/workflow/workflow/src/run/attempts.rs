@@ -32,7 +32,9 @@ impl Driver {
         self.announce(at, &mut work);
         if work.attempt == 1 && leader.is_some() {
             let (id, key) = (self.scopes.node(at).id.clone(), work.document.key());
-            self.recorder.cache_miss(&id, key.as_str(), "no job of this home has asked this");
+            let refused = work.refused.as_ref().map(|why| format!("the stored result was refused: {why}"));
+            let why = refused.as_deref().unwrap_or("no result is stored under this key");
+            self.recorder.cache_miss(&id, key.as_str(), why);
         }
         let task = Task {
             node: at,

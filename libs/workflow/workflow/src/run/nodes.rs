@@ -145,6 +145,8 @@ pub(crate) struct Work {
     pub(crate) attempt: u32,
     /// The last attempt that the journal knows of.
     pub(crate) announced: u32,
+    /// Why what was stored under its key was not taken.
+    pub(crate) refused: Option<String>,
     /// Something was not known of its models when it was rendered.
     pub(crate) stale: bool,
     /// Somebody has said what became of the effect of an attempt whose outcome was not known.

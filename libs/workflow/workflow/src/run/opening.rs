@@ -181,6 +181,7 @@ impl Driver {
             kept,
             attempt: 0,
             announced: 0,
+            refused: None,
             stale: !self.knows_all(at),
             is_sure: false,
             tries: 0,
@@ -266,9 +267,13 @@ impl Driver {
         let key = work.document.key();
         match self.results.find(&key, work.kept) {
             Found::Hit(entry) => return self.take_stored(at, work, *entry),
+            // Told once, however often its turn comes.
+            Found::Refused(_) if work.refused.is_some() => {}
             Found::Refused(refusal) => {
                 self.announce(at, &mut work);
-                self.recorder.cache_refused(&self.scopes.node(at).id, key.as_str(), &refusal.to_string());
+                let why = refusal.to_string();
+                self.recorder.cache_refused(&self.scopes.node(at).id, key.as_str(), &why);
+                work.refused = Some(why);
             }
             Found::Miss => {}
         }

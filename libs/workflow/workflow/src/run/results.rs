@@ -12,7 +12,7 @@ use super::nodes::Kept;
 use super::tasks::Made;
 use crate::key::{Key, KeyDocument};
 use crate::recorder::Past;
-use crate::steps::Performed;
+use crate::steps::{Collected, Performed};
 use crate::store::{Durability, Entry, Found, Put, Store, StoreError};
 
 pub(super) struct Results {
@@ -133,27 +133,30 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// A home that cannot keep it does not undo what was done: the run's own folder is enough to go on.
     pub(super) fn keep(self, performed: Performed, duration: Duration) -> Result<Made, StoreError> {
-        let created_at = UnixMillis::now().to_rfc3339();
-        let shared = self.home.filter(|_| !performed.only_for_this_job);
-        let store = shared.as_ref().unwrap_or(&self.own);
-        let mut entry = Entry::new(self.document, performed.output, created_at);
+        let mut entry = Entry::new(self.document, performed.output, UnixMillis::now().to_rfc3339());
         entry.usage = performed.usage;
         entry.provider = Some(performed.provider).filter(|name| !name.is_empty());
         entry.model = Some(performed.model).filter(|name| !name.is_empty());
         entry.finish_reason = performed.finish;
         entry.duration_s = duration.as_secs_f64();
-        for file in &performed.collected {
-            entry.blobs.push(store.put_blob(&file.path, &file.content, self.durability)?);
-        }
-        let put = store.put(&entry, self.durability)?;
-        let is_shared = shared.is_some() && put != Put::Other;
-        if put == Put::Other {
-            // Another process was faster and its answer stays; ours is what this job goes on with.
-            for file in &performed.collected {
-                self.own.put_blob(&file.path, &file.content, self.durability)?;
+        let mut put = |store: &Store| {
+            let blob = |file: &Collected| store.put_blob(&file.path, &file.content, self.durability);
+            entry.blobs = performed.collected.iter().map(blob).collect::<Result<_, _>>()?;
+            store.put(&entry, self.durability)
+        };
+        let is_shared = match self.home.filter(|_| !performed.only_for_this_job).map(|home| put(&home)) {
+            // Of two processes the faster one's answer stays; ours is what this job goes on with.
+            None | Some(Ok(Put::Other)) => false,
+            Some(Ok(Put::Stored | Put::Same)) => true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "no other job will find a result");
+                false
             }
-            self.own.put(&entry, self.durability)?;
+        };
+        if !is_shared {
+            put(&self.own)?;
         }
         Ok(Made { entry: Arc::new(entry), is_shared })
     }

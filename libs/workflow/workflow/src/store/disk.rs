@@ -62,8 +62,11 @@ impl Unplaced {
         self.place(path, |file| file.persist_noclobber(path))
     }
 
-    /// Gives it its name, in place of what has it.
+    /// Gives it its name, in place of what has it. A folder of that name, which is none of ours, is put aside.
     pub(crate) fn place_over(self, path: &Path) -> io::Result<()> {
+        if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
+            put_aside(path)?;
+        }
         self.place(path, |file| file.persist(path)).map(|_placed| ())
     }
 
@@ -92,6 +95,14 @@ impl Unplaced {
         }
         Ok(Placed::New)
     }
+}
+
+/// Gives a folder a name beside its own that nothing else has.
+fn put_aside(path: &Path) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".aside-{}", UnixMillis::now().0));
+    tracing::warn!(path = %path.display(), aside = %beside.display(), "a folder lay where a result is stored");
+    std::fs::rename(path, beside)
 }
 
 /// Creates a folder and those above it, for their owner only.

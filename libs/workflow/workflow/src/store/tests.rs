@@ -97,8 +97,12 @@ fn what_is_no_file_or_too_large_is_refused_without_reading_it() {
     let entry = entry("why", "because");
     let path = home.store.path(&entry.key());
     fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("notes"), "somebody's").unwrap();
     assert_eq!(home.store.find(&entry.key()), Found::Refused(Refusal::NoFile));
-    fs::remove_dir(&path).unwrap();
+    assert_eq!(home.store.put(&entry, Durability::Relaxed).unwrap(), Put::Stored);
+    assert_eq!(answer(home.store.find(&entry.key())), "because");
+    let kept = files(home.store.root()).into_iter().find(|path| path.ends_with("notes")).unwrap();
+    assert_eq!(fs::read_to_string(kept).unwrap(), "somebody's", "what lay there is put aside");
     fs::File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
     assert_eq!(home.store.find(&entry.key()), Found::Refused(Refusal::TooLarge));
     assert_eq!(home.store.put(&entry, Durability::Relaxed).unwrap(), Put::Stored);

@@ -25,7 +25,7 @@ pub(super) enum Cache {
     Untold,
     Hit,
     Joined,
-    Miss(String),
+    Miss,
     Refused(String),
 }
 
@@ -93,7 +93,7 @@ impl Turn {
             Some(EventType::CacheRefused) => self.cache = Cache::Refused(data.reason),
             // A refused entry is missed too; why it was refused is the better answer.
             Some(EventType::CacheMiss) if matches!(self.cache, Cache::Refused(_)) => {}
-            Some(EventType::CacheMiss) => self.cache = Cache::Miss(data.reason),
+            Some(EventType::CacheMiss) => self.cache = Cache::Miss,
             Some(EventType::StepSucceeded) => {
                 self.key = data.key.or(self.key);
                 self.outcome = Outcome::Succeeded;

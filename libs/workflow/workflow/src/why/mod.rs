@@ -9,12 +9,12 @@ mod words;
 use orch_core::{ExitCode, Failure, UnixMicros};
 use serde::Serialize;
 use serde_json::Value;
-use workflow_spec::FailureKind;
+use workflow_spec::{FailureKind, nearest};
 
-use crate::JobId;
 use crate::key::{Key, KeyDocument};
 use crate::store::Store;
 use crate::views::{Runs, SelectRunError, TailError};
+use crate::{JobId, Manifest};
 
 pub use compare::Change;
 use history::{Cache, Outcome, Turn};
@@ -22,6 +22,8 @@ pub use words::{WordChange, Words};
 
 /// An earlier run is looked for among so many of the project.
 const MOST_RUNS: usize = 50;
+/// So many steps are named to somebody who names none of them.
+const MOST_NAMED: usize = 8;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -73,6 +75,15 @@ pub enum Verdict {
 pub enum WhyError {
     #[error("the step {step:?} has not come to its turn in the job {job_id}")]
     NoTurn { job_id: String, step: String },
+    #[error("the job {job_id} has no step {step:?}")]
+    NoStep {
+        job_id: String,
+        step: String,
+        /// One that it has, and that may have been meant.
+        nearest: Option<String>,
+        /// Those of the workflow.
+        steps: Vec<String>,
+    },
     #[error(transparent)]
     Run(#[from] SelectRunError),
     #[error(transparent)]
@@ -84,6 +95,13 @@ impl From<WhyError> for Failure {
         match error {
             WhyError::NoTurn { ref job_id, .. } => Failure::new(ExitCode::General, error.to_string())
                 .hint(format!("`llama-orch show {job_id}` lists its steps")),
+            WhyError::NoStep { ref job_id, ref nearest, ref steps, .. } => {
+                let hint = nearest.as_ref().map_or_else(
+                    || format!("it has {}; `llama-orch show {job_id}` lists all", some_of(steps)),
+                    |nearest| format!("did you mean {nearest}?"),
+                );
+                Failure::new(ExitCode::Usage, error.to_string()).hint(hint)
+            }
             WhyError::Run(error) => error.into(),
             WhyError::Journal(error) => error.into(),
         }
@@ -94,7 +112,7 @@ impl From<WhyError> for Failure {
 pub fn why(runs: &Runs, home: &Store, job_id: &JobId, step: &str, now: UnixMicros) -> Result<Why, WhyError> {
     let mut turns = history::read(runs.tail(job_id), step)?;
     let Some(turn) = turns.pop() else {
-        return Err(WhyError::NoTurn { job_id: job_id.to_string(), step: step.to_owned() });
+        return Err(no_turn(&runs.view(job_id)?.manifest, step));
     };
     let earlier = match turns.iter().rev().find_map(Turn::result) {
         Some(key) => Some(Earlier { job_id: job_id.to_string(), key }),
@@ -106,6 +124,26 @@ pub fn why(runs: &Runs, home: &Store, job_id: &JobId, step: &str, now: UnixMicro
         .key
         .or_else(|| earlier.as_ref().filter(|_| verdict == Verdict::Resumed).map(|earlier| earlier.key));
     Ok(Why { job_id: job_id.to_string(), step: step.to_owned(), verdict, key, earlier })
+}
+
+/// Why nothing is told of a step: it has not begun, or there is none of this name.
+fn no_turn(run: &Manifest, step: &str) -> WhyError {
+    let (job_id, name) = (run.job_id.clone(), step.to_owned());
+    if run.step(step).is_some() {
+        return WhyError::NoTurn { job_id, step: name };
+    }
+    let ids = || run.steps().iter().map(|step| step.id.as_str());
+    let nearest = nearest(step, ids()).map(str::to_owned);
+    // Those of the workflow come first.
+    WhyError::NoStep { job_id, step: name, nearest, steps: ids().map(str::to_owned).collect() }
+}
+
+fn some_of(steps: &[String]) -> String {
+    let more = if steps.len() > MOST_NAMED { " …" } else { "" };
+    match &steps[..steps.len().min(MOST_NAMED)] {
+        [] => "none yet".to_owned(),
+        named => named.join(", ") + more,
+    }
 }
 
 /// The step's last result in runs of the same project that began before this one.
@@ -141,7 +179,7 @@ fn judge(
         (_, Cache::Hit) => return Verdict::Hit,
         (_, Cache::Joined) => return Verdict::Joined,
         (_, Cache::Refused(reason)) => return Verdict::Refused { reason: reason.clone() },
-        (_, Cache::Miss(_) | Cache::Untold) => {}
+        (_, Cache::Miss | Cache::Untold) => {}
     }
     match (earlier, turn.key) {
         (Some(earlier), Some(key)) if earlier.key == key => {
@@ -169,10 +207,7 @@ fn not_taken(turn: &Turn, key: &Key, documents: &Documents<'_>) -> String {
         return "it is made of steps of its own, and each of these is looked up by itself".to_owned();
     }
     match &turn.cache {
-        Cache::Miss(reason) if !reason.is_empty() => {
-            format!("the result is not in the store any more: {reason}")
-        }
-        Cache::Miss(_) => "the result is not in the store any more".to_owned(),
+        Cache::Miss => "the result is not in the store any more".to_owned(),
         _ => match documents.kind(key).as_deref() {
             Some("llm") | None => {
                 "stored results were not looked at: the job ran with --no-cache, or the step \
