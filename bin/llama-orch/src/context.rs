@@ -117,6 +117,20 @@ impl Context {
         })
     }
 
+    /// The name of an instance that has a history: also of one whose config cannot be used, or is gone.
+    pub(crate) fn name_in_history(&self, selector: &str) -> Result<InstanceName, Failure> {
+        let catalog = self.catalog()?;
+        match catalog.select(selector) {
+            Ok(instance) => Ok(instance.config.name.clone()),
+            Err(failure) => {
+                let Ok(name) = InstanceName::new(selector) else { return Err(failure) };
+                let is_broken = catalog.broken.iter().any(|broken| broken.name == selector);
+                let is_left = || pool_manager::remnant(self.home()?, self.reader()?.as_ref(), &name);
+                if is_broken || is_left()?.is_some() { Ok(name) } else { Err(failure) }
+            }
+        }
+    }
+
     /// The state of the home; `None` where nothing was ever started.
     pub(crate) fn reader(&self) -> Result<Option<StateReader>, Failure> {
         Ok(StateReader::open(self.home()?)?)

@@ -5,9 +5,6 @@ use std::time::Duration;
 use orch_core::UnixMillis;
 use pool_manager::view::Slots;
 
-use crate::live::with_commas;
-use crate::services::windows_quoted;
-
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -64,6 +61,15 @@ pub(crate) fn show_duration(seconds: u64) -> String {
     }
 }
 
+/// `0.35s`, `4.2s`, `2m05s`.
+pub(crate) fn show_seconds(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 1.0 => format!("{seconds:.2}s"),
+        seconds if seconds < 60.0 => format!("{seconds:.1}s"),
+        seconds => show_duration(Duration::from_secs_f64(seconds.min(1e15)).as_secs()),
+    }
+}
+
 /// Busy slots of all.
 pub(crate) fn show_slots(slots: Slots) -> String {
     format!("{}/{}", slots.busy, slots.idle + slots.busy)
@@ -89,6 +95,19 @@ pub(crate) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{} {what}s", with_commas(count as u64)) }
 }
 
+/// `12,345`
+pub(crate) fn with_commas(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Words as a shell would take them.
 pub(crate) fn command_line(words: &[&str]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
@@ -104,6 +123,34 @@ pub(crate) fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// One argument as a program's own start-up code takes a Windows command line apart.
+pub(crate) fn windows_quoted(word: &str) -> String {
+    if !word.is_empty() && !word.contains([' ', '\t', '\n', '"']) {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    let mut backslashes = 0;
+    for character in word.chars() {
+        match character {
+            '\\' => backslashes += 1,
+            // Backslashes count only before a quote, and are doubled there.
+            '"' => {
+                quoted.push_str(&"\\".repeat(backslashes * 2 + 1));
+                backslashes = 0;
+                quoted.push('"');
+            }
+            other => {
+                quoted.push_str(&"\\".repeat(backslashes));
+                backslashes = 0;
+                quoted.push(other);
+            }
+        }
+    }
+    quoted.push_str(&"\\".repeat(backslashes * 2));
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -145,10 +192,30 @@ mod tests {
     }
 
     #[test]
+    fn durations_are_shown_as_exactly_as_they_are_worth() {
+        assert_eq!([0.0, 0.351, 4.25, 125.0].map(show_seconds), ["0.00s", "0.35s", "4.2s", "2m05s"]);
+    }
+
+    #[test]
     fn words_that_a_shell_would_take_apart_are_quoted() {
         assert_eq!(
             command_line(&["/x/llama-server", "--alias", "a b", "", "it's"]),
             r"/x/llama-server --alias 'a b' '' 'it'\''s'"
         );
+    }
+
+    #[test]
+    fn an_argument_for_windows_arrives_as_it_was() {
+        for (word, quoted) in [
+            ("plain", "plain"),
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            (r"C:\a b\", r#""C:\a b\\""#),
+            (r#"say "hi""#, r#""say \"hi\"""#),
+            (r#"a\" b"#, r#""a\\\" b""#),
+            (r"a\\b", r"a\\b"),
+        ] {
+            assert_eq!(windows_quoted(word), quoted);
+        }
     }
 }

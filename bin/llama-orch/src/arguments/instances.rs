@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use orch_core::InstanceName;
 
-use super::parsers::{instance_port, port_or_auto, scale};
+use super::parsers::{assignment, instance_port};
 use crate::words::parse_duration;
 
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub struct InitArguments {
     #[arg(long, value_name = "REF")]
     pub model: String,
     /// Port, or auto: the first from 8001 on that no config claims and nobody listens on
-    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = port_or_auto)]
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = PortArgument::parse)]
     pub port: PortArgument,
     /// What it computes on
     #[arg(long, value_enum, default_value_t)]
@@ -61,6 +61,17 @@ pub struct InitArguments {
 pub enum PortArgument {
     Fixed(u16),
     Auto,
+}
+
+impl PortArgument {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        instance_port(text)
+            .map(Self::Fixed)
+            .map_err(|_| "is auto, 0 (chosen at each start) or 1024 to 65535".to_owned())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -114,6 +125,13 @@ pub struct Scale {
     pub replicas: String,
 }
 
+impl Scale {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, replicas) = assignment(text).map_err(|_| "write it as name=number".to_owned())?;
+        Ok(Self { name, replicas })
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(mut_arg("names", |names| names.required_unless_present_any(["all", "tag", "scale"])))]
 pub struct UpArguments {
@@ -123,7 +141,7 @@ pub struct UpArguments {
     pub wait: StartWait,
     /// Write to the config of NAME how many replicas it has (1 to 64, or per_device), then start what is missing and
     /// end what is too many
-    #[arg(long, value_name = "NAME=N", value_parser = scale)]
+    #[arg(long, value_name = "NAME=N", value_parser = Scale::parse)]
     pub scale: Vec<Scale>,
     /// Stay, show the output, and stop the instances at Ctrl-C
     #[arg(long, conflicts_with = "no_wait")]

@@ -2,8 +2,6 @@
 
 use orch_core::{EventLevel, EventType, Priority, ReplicaId, Scope};
 
-use super::instances::{PortArgument, Scale};
-
 pub(super) fn instance_port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port @ (0 | 1024..)) => Ok(port),
@@ -11,23 +9,9 @@ pub(super) fn instance_port(text: &str) -> Result<u16, String> {
     }
 }
 
-pub(super) fn port_or_auto(text: &str) -> Result<PortArgument, String> {
-    if text == "auto" {
-        return Ok(PortArgument::Auto);
-    }
-    instance_port(text)
-        .map(PortArgument::Fixed)
-        .map_err(|_| "is auto, 0 (chosen at each start) or 1024 to 65535".to_owned())
-}
-
 pub(super) fn replica(text: &str) -> Result<ReplicaId, String> {
     let digits = text.strip_prefix('r').unwrap_or(text);
     digits.parse().map(ReplicaId).map_err(|_| "is the number of a replica, counted from 0".to_owned())
-}
-
-pub(super) fn scale(text: &str) -> Result<Scale, String> {
-    let (name, replicas) = assignment(text).map_err(|_| "write it as name=number".to_owned())?;
-    Ok(Scale { name, replicas })
 }
 
 pub(super) fn event_level(text: &str) -> Result<EventLevel, String> {

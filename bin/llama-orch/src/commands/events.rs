@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orch_core::{Failure, InstanceName, UnixMillis};
+use orch_core::{Failure, UnixMillis};
 use pool_manager::view::told_event;
 use state_store::{EventQuery, EventRow, StateReader};
 
@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context, arguments: &EventsArguments) -> CommandResu
 }
 
 fn query(context: &Context, arguments: &EventsArguments) -> Result<EventQuery, Failure> {
-    let instance = arguments.instance.as_deref().map(|name| find(context, name)).transpose()?;
+    let instance = arguments.instance.as_deref().map(|name| context.name_in_history(name)).transpose()?;
     Ok(EventQuery {
         instance,
         minimum_level: arguments.level,
@@ -48,20 +48,6 @@ fn query(context: &Context, arguments: &EventsArguments) -> Result<EventQuery, F
         limit: arguments.limit,
         newest_first: true,
     })
-}
-
-/// An instance whose config cannot be used, or is gone, still has a history.
-pub(crate) fn find(context: &Context, selector: &str) -> Result<InstanceName, Failure> {
-    let catalog = context.catalog()?;
-    match catalog.select(selector) {
-        Ok(instance) => Ok(instance.config.name.clone()),
-        Err(failure) => {
-            let Ok(name) = InstanceName::new(selector) else { return Err(failure) };
-            let is_broken = catalog.broken.iter().any(|broken| broken.name == selector);
-            let is_left = || pool_manager::remnant(context.home()?, context.reader()?.as_ref(), &name);
-            if is_broken || is_left()?.is_some() { Ok(name) } else { Err(failure) }
-        }
-    }
 }
 
 /// A home without a database has seen nothing yet.

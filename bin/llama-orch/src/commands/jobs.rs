@@ -4,10 +4,9 @@ use orch_core::{Failure, UnixMicros};
 use workflow::{RunStatus, RunSummary, Runs};
 
 use super::jobs_elsewhere;
-use super::show::show_seconds;
 use crate::context::Context;
 use crate::ending::CommandResult;
-use crate::words::or_dash;
+use crate::words::{or_dash, show_seconds};
 
 pub(super) const HEADINGS: [&str; 7] = ["JOB", "PROJECT", "STATUS", "STEPS", "TOKENS", "STARTED", "DURATION"];
 /// Of a moment: what people need.

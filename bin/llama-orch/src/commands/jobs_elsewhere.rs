@@ -13,7 +13,7 @@ use crate::arguments::{ShowArguments, TailArguments};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::block_on;
-use crate::words::or_dash;
+use crate::words::{or_dash, show_seconds};
 
 /// Names the newest job.
 const LAST: &str = "last";
@@ -39,7 +39,7 @@ pub(super) fn list(context: &Context, client: &DaemonClient) -> CommandResult {
             format!("{}/{}", row.steps_done, row.steps),
             row.tokens.to_string(),
             or_dash(row.started_at.as_ref()),
-            or_dash(row.duration_s.map(seconds)),
+            or_dash(row.duration_s.map(show_seconds)),
         ]
     };
     Ok(context.printer.table(&super::jobs::HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?)
@@ -66,7 +66,7 @@ pub(super) fn show(context: &Context, client: &DaemonClient, arguments: &ShowArg
             word(&step["status"]),
             word(&step["attempts"]),
             word(&step["tokens"]),
-            or_dash(step["duration_s"].as_f64().map(seconds)),
+            or_dash(step["duration_s"].as_f64().map(show_seconds)),
         ]
     };
     context.printer.table(&STEP_HEADINGS, &steps.map(cells).collect::<Vec<_>>())?;
@@ -86,7 +86,7 @@ pub(super) fn totals(document: &Value, most_failures: usize) -> Vec<(&'static st
         ("status", word(&document["status"])),
         ("steps", format!("{} of {} done", progress["done"], progress["all"])),
         ("tokens", word(&document["usage"]["total_tokens"])),
-        ("duration", or_dash(document["duration_s"].as_f64().map(seconds))),
+        ("duration", or_dash(document["duration_s"].as_f64().map(show_seconds))),
     ];
     if let Some(error) = document["error"].as_str() {
         totals.push(("error", plain(error)));
@@ -258,10 +258,6 @@ fn word(value: &Value) -> String {
 /// On its line, whatever a model put into it.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, " ")
-}
-
-fn seconds(seconds: f64) -> String {
-    super::show::show_seconds(seconds)
 }
 
 #[cfg(test)]

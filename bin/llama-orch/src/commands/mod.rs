@@ -36,8 +36,6 @@ mod unlock;
 mod up;
 mod why;
 
-pub(crate) use events::find as find_instance;
-
 use crate::arguments::{Command, ConfigAction, DaemonAction, EngineAction, GpuAction, NodeAction};
 use crate::context::Context;
 use crate::dashboard;

@@ -2,7 +2,6 @@
 //! take. Reads only.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use orch_core::{Failure, UnixMicros};
 use serde::Serialize;
@@ -17,9 +16,8 @@ use super::run::{read_spec, surroundings, typed_inputs};
 use crate::arguments::PlanArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
-use crate::live::{show_seconds, with_commas};
 use crate::runtime::block_on;
-use crate::words::{counted, or_dash};
+use crate::words::{counted, or_dash, show_seconds, with_commas};
 
 /// So many earlier runs of the project are looked at.
 const RUNS_LEARNT_FROM: usize = 10;
@@ -158,7 +156,7 @@ fn show(context: &Context, forecast: &Forecast, estimate: &Estimate, totals: &To
                 step.id.clone(),
                 show_outlook(&step.outlook),
                 or_dash(estimate.tokens.map(with_commas)),
-                or_dash(estimate.duration_s.map(seconds)),
+                or_dash(estimate.duration_s.map(show_seconds)),
             ]
         })
         .collect();
@@ -170,7 +168,7 @@ fn show(context: &Context, forecast: &Forecast, estimate: &Estimate, totals: &To
         ("known", format!("{} of {}", totals.hits, counted(forecast.steps.len(), "step"))),
         ("to do", format!("{}, then {} more", counted(totals.misses, "step"), totals.unknown)),
         ("tokens", format!("{least}{}", with_commas(totals.tokens))),
-        ("time", format!("{least}{}{by}", seconds(totals.duration_s))),
+        ("time", format!("{least}{}{by}", show_seconds(totals.duration_s))),
     ])?;
     Ok(())
 }
@@ -189,8 +187,4 @@ fn some_of(steps: &[String]) -> String {
     const MOST_NAMED: usize = 3;
     let more = if steps.len() > MOST_NAMED { " …" } else { "" };
     steps.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ") + more
-}
-
-fn seconds(seconds: f64) -> String {
-    Duration::try_from_secs_f64(seconds).map(show_seconds).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use super::tail::shown;
 use crate::arguments::ShowArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
-use crate::words::{command_line, or_dash, show_duration};
+use crate::words::{command_line, or_dash, show_seconds};
 
 const STEP_HEADINGS: [&str; 7] = ["STEP", "STATUS", "ATTEMPTS", "CACHE", "TOKENS", "DURATION", "FAILURE"];
 const FILE_HEADINGS: [&str; 4] = ["FILE", "SIZE", "TYPE", "SHA256"];
@@ -207,23 +207,4 @@ fn next(view: &RunView) -> Vec<String> {
 /// On its line, whatever a model put into it.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, " ")
-}
-
-/// `0.35s`, `4.2s`, `2m05s`.
-pub(super) fn show_seconds(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds < 1.0 => format!("{seconds:.2}s"),
-        seconds if seconds < 60.0 => format!("{seconds:.1}s"),
-        seconds => show_duration(std::time::Duration::from_secs_f64(seconds.min(1e15)).as_secs()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_shown_as_exactly_as_they_are_worth() {
-        assert_eq!([0.0, 0.351, 4.25, 125.0].map(show_seconds), ["0.00s", "0.35s", "4.2s", "2m05s"]);
-    }
 }

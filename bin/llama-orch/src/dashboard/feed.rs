@@ -151,7 +151,7 @@ pub(super) fn find(context: &Context, selector: &str) -> Result<InstanceName, Fa
         return InstanceName::new(selector)
             .map_err(|error| Failure::new(ExitCode::InstanceNotFound, error.to_string()));
     }
-    crate::commands::find_instance(context, selector)
+    context.name_in_history(selector)
 }
 
 /// Keys, sizes and signals from now on.

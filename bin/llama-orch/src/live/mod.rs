@@ -20,7 +20,6 @@ use ratatui::crossterm::terminal;
 use workflow::{Event, Watch};
 
 pub(crate) use model::JobPicture;
-pub(crate) use rows::{show_seconds, with_commas};
 
 use crate::printer::Printer;
 use crate::talk::Talk;

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use workflow::{Event, EventType};
 
-use super::rows::{plain, with_commas};
+use super::rows::plain;
+use crate::words::with_commas;
 
 /// Tells events; remembers what is told at a step's end.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{JobPicture, State, StepPicture};
-use crate::words::{counted, show_duration};
+use crate::words::{counted, show_duration, with_commas};
 
 /// How a part of a line is painted. It only repeats what the words say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,24 +215,11 @@ fn elapsed(step: &StepPicture, now: Duration) -> Option<Duration> {
 }
 
 /// Tenths up to a minute, then whole units.
-pub(crate) fn show_seconds(time: Duration) -> String {
+fn show_seconds(time: Duration) -> String {
     if time.as_secs() < 60 {
         return format!("{:.1}s", time.as_secs_f64());
     }
     show_duration(time.as_secs())
-}
-
-/// `12,345`
-pub(crate) fn with_commas(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn line(text: &str, paint: Paint) -> Line {

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use orch_core::{ExitCode, Failure};
 
+use crate::words::windows_quoted;
+
 pub(crate) use plan::{Plan, Step};
 
 /// The name of the service where none is given.
@@ -233,34 +235,6 @@ fn xml_text(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// One argument as a program's own start-up code takes a Windows command line apart.
-pub(crate) fn windows_quoted(word: &str) -> String {
-    if !word.is_empty() && !word.contains([' ', '\t', '\n', '"']) {
-        return word.to_owned();
-    }
-    let mut quoted = String::from("\"");
-    let mut backslashes = 0;
-    for character in word.chars() {
-        match character {
-            '\\' => backslashes += 1,
-            // Backslashes count only before a quote, and are doubled there.
-            '"' => {
-                quoted.push_str(&"\\".repeat(backslashes * 2 + 1));
-                backslashes = 0;
-                quoted.push('"');
-            }
-            other => {
-                quoted.push_str(&"\\".repeat(backslashes));
-                backslashes = 0;
-                quoted.push(other);
-            }
-        }
-    }
-    quoted.push_str(&"\\".repeat(backslashes * 2));
-    quoted.push('"');
-    quoted
 }
 
 /// Arguments as one Windows command line.

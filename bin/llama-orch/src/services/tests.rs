@@ -376,21 +376,6 @@ fn each_system_has_its_manager() {
 }
 
 #[test]
-fn an_argument_for_windows_arrives_as_it_was() {
-    for (word, quoted) in [
-        ("plain", "plain"),
-        ("", "\"\""),
-        ("a b", "\"a b\""),
-        (r"C:\a b\", r#""C:\a b\\""#),
-        (r#"say "hi""#, r#""say \"hi\"""#),
-        (r#"a\" b"#, r#""a\\\" b""#),
-        (r"a\\b", r"a\\b"),
-    ] {
-        assert_eq!(windows_quoted(word), quoted);
-    }
-}
-
-#[test]
 fn paths_are_written_as_service_tools_take_them() {
     for (path, text) in [
         (r"\\?\C:\Users\ada", r"C:\Users\ada"),

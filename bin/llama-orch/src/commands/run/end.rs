@@ -1,15 +1,13 @@
 //! What is told when a job has ended.
 
 use std::path::Path;
-use std::time::Duration;
 
 use orch_core::{ExitCode, Failure};
 use workflow::{JobEnd, JobOutcome, Manifest, StepState, StepStatus};
 
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
-use crate::live::{show_seconds, with_commas};
-use crate::words::{counted, quoted};
+use crate::words::{counted, quoted, show_seconds, with_commas};
 
 /// More files or failures than these are counted, not listed.
 pub(super) const MOST_LISTED: usize = 20;
@@ -46,9 +44,7 @@ fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
         ("job", manifest.job_id.clone()),
         ("status", format!("{status}, {done} of {}", counted(all, "step"))),
     ];
-    if let Some(duration) =
-        manifest.duration_s().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    {
+    if let Some(duration) = manifest.duration_s() {
         pairs.push(("duration", show_seconds(duration)));
     }
     pairs.push(("tokens", tokens(manifest)));
