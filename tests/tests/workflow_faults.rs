@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::home::Home;
 use testkit::ProgramRun;
 use testkit::provider::{FakeProvider, Fault, Rule, Script, SeenRequest};
@@ -161,4 +161,78 @@ fn a_slow_answer_is_a_good_one() {
     run(&home, "project: slow\nsteps: { a: { llm: { model: fake, prompt: take your time } } }\n")
         .expect_exit(0);
     assert_eq!(provider.stats().completed, 1);
+}
+
+/// llama.cpp's words where its parser cannot read what the model said under a schema or tools.
+fn unreadable(times: Option<u64>) -> Script {
+    let message = "The model produced output that does not match the expected peg-native format";
+    let body = Some(json!({"error": {"code": 500, "message": message, "type": "server_error"}}));
+    let fault = Fault::Status { status: 500, retry_after: None, headers: BTreeMap::new(), body };
+    Script::default().rule(Rule { fault: Some(fault), times, ..Rule::default() })
+}
+
+#[test]
+fn an_answer_that_the_engine_cannot_read_is_asked_for_again_within_the_repairs() {
+    let spec = "project: unreadable\nsteps: { a: { llm: { model: fake, prompt: A, output: { schema: { type: object }, repair: 2 } } } }\n";
+    for (times, exit, requests) in [(Some(2), 0, 3), (None, 70, 3)] {
+        let provider = FakeProvider::start(unreadable(times));
+        let home = home_of(&provider.url());
+        let run = run(&home, spec);
+        run.expect_exit(exit);
+        assert_eq!(provider.requests().len(), requests, "{run}");
+        assert!(events(&home, "step.retrying").is_empty(), "a repair is no retry\n{run}");
+        if exit != 0 {
+            assert!(run.stderr.contains("step a: schema") && run.stderr.contains("peg-native"), "{run}");
+        }
+    }
+}
+
+/// What `show` says of the only step.
+fn shown(home: &Home) -> String {
+    home.ok(&["show", "job"]).stdout.lines().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn an_answer_that_is_cut_where_the_step_said_so_counts_but_is_not_kept_for_others() {
+    let provider = FakeProvider::start(Script::default().answer("", "one two three four"));
+    let spec =
+        "project: cut\nsteps: { a: { llm: { model: fake, prompt: A, options: { max_tokens: 2 } } } }\n";
+    let home = home_of(&provider.url());
+    let run = run(&home, spec);
+    run.expect_exit(0);
+    assert!(run.stderr.contains("a: the answer was cut at 2 tokens"), "{run}");
+    let answer = &events(&home, "llm.response")[0];
+    assert_eq!((&answer["level"], &answer["data"]["finish_reason"]), (&json!("WARN"), &json!("length")));
+    assert!(shown(&home).contains("cut at 2 tokens"), "{}", shown(&home));
+    assert!(events(&home, "cache.stored").is_empty());
+
+    home.ok(&["run", "--resume", "job"]);
+    assert_eq!(provider.stats().requests, 1, "the job itself goes on with it");
+    home.ok(&["run", "--spec", home.scratch().join("job.yaml").to_str().unwrap(), "--job-id", "other"]);
+    assert_eq!(provider.stats().requests, 2);
+}
+
+#[test]
+fn an_answer_that_is_cut_by_the_models_context_fails_its_step_with_what_to_do() {
+    let finish = Some("length".to_owned());
+    let rule = Rule { text: Some("one two three".to_owned()), finish, ..Rule::default() };
+    for (step, kind, advice) in [
+        ("prompt: please be brief", "validation", "max_tokens"),
+        ("prompt: please be brief, output: { schema: { type: object } }", "schema", "context"),
+        (
+            "prompt: please be brief, options: { max_tokens: 9 }, output: { schema: { type: object } }",
+            "schema",
+            "raise max_tokens",
+        ),
+    ] {
+        let provider = FakeProvider::start(Script::default().rule(rule.clone()));
+        let home = home_of(&provider.url());
+        let run =
+            run(&home, &format!("project: cut\nsteps: {{ a: {{ llm: {{ model: fake, {step} }} }} }}\n"));
+        run.expect_exit(70);
+        let told = format!("step a: {kind}: the answer was cut after 3 tokens, the prompt has 3");
+        assert!(run.stderr.contains(&told) && run.stderr.contains(advice), "{run}");
+        assert_eq!(provider.stats().requests, 1, "the same again would be cut again\n{run}");
+        assert!(!home.path().join("cache").exists(), "nothing is kept of it");
+    }
 }

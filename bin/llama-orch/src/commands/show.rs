@@ -124,11 +124,14 @@ fn step_cells(step: &StepState) -> Vec<String> {
     ]
 }
 
-/// Why a step is not what one would wish: the kind of its failure, or why it was not run.
+/// Why a step is not what one would wish: the kind of its failure, why it was not run, or where its answer was cut.
 fn why(step: &StepState) -> String {
     let failure = step.failure.as_ref().filter(|_| step.status != StepStatus::Succeeded);
     if let Some(failure) = failure {
         return or_dash(failure.kind);
+    }
+    if let Some(tokens) = step.cut_at {
+        return format!("cut at {tokens} tokens");
     }
     or_dash(step.skipped.as_ref())
 }

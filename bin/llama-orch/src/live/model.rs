@@ -35,6 +35,8 @@ pub(crate) struct StepPicture {
     pub(crate) model: Option<String>,
     /// Tokens of finished requests.
     pub(crate) tokens: u64,
+    /// After so many tokens its last answer was cut.
+    pub(crate) cut_at: Option<u64>,
     /// Pieces of text of the request under way: about one a token.
     pub(crate) pieces: u64,
     pub(crate) attempt: u32,
@@ -143,6 +145,7 @@ impl JobPicture {
             state: State::Waiting,
             model: None,
             tokens: 0,
+            cut_at: None,
             pieces: 0,
             attempt: 0,
             started: None,
@@ -183,6 +186,7 @@ impl StepPicture {
             }
             EventType::LlmResponse => {
                 self.tokens += number("tokens");
+                self.cut_at = (text("finish_reason") == "length").then(|| number("tokens_out"));
                 self.pieces = 0;
             }
             EventType::StepRetrying => {

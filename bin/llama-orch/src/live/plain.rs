@@ -54,7 +54,10 @@ impl Teller {
             EventType::StepSkipped => format!("skipped, {}", text(event, "reason").replace('_', " ")),
             EventType::LlmResponse => {
                 *self.tokens.entry(step.to_owned()).or_default() += number(event, "tokens") as u64;
-                return None;
+                if text(event, "finish_reason") != "length" {
+                    return None;
+                }
+                format!("the answer was cut at {} tokens", with_commas(number(event, "tokens_out") as u64))
             }
             EventType::FileWritten => format!("{} {}", text(event, "reason"), text(event, "path")),
             EventType::FileRefused => format!("file refused: {}", text(event, "message")),

@@ -184,6 +184,7 @@ fn details(picture: &JobPicture, step: &StepPicture, now: Duration) -> String {
     if !matches!(step.state, State::Skipped { .. } | State::Waiting) {
         parts.extend(step.model.clone());
         parts.extend(tokens(step));
+        parts.extend(step.cut_at.map(|tokens| format!("cut at {} tokens", with_commas(tokens))));
     }
     if step.attempt > 1 && !step.state.is_well() {
         parts.push(format!("attempt {}", step.attempt));

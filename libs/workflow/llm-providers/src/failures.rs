@@ -12,6 +12,8 @@ pub enum Said {
     Status(u16, u16),
     /// The error's `code` or `type` in an answer that had begun well, or whose status is in no row before.
     Word(&'static [&'static str]),
+    /// Part of the error's message, whatever the status: only where a server has neither code nor type for it.
+    Message(&'static str),
 }
 
 /// One row.
@@ -28,7 +30,7 @@ const fn row(said: Said, kind: FailureKind, meaning: &'static str) -> FailureRow
 }
 
 /// From what a provider says to the kind of failure. The first row that fits decides.
-pub const FAILURE_TABLE: [FailureRow; 22] = [
+pub const FAILURE_TABLE: [FailureRow; 23] = [
     row(
         Said::Code(&[
             "insufficient_quota",
@@ -43,6 +45,12 @@ pub const FAILURE_TABLE: [FailureRow; 22] = [
         Said::Code(&["context_length_exceeded", "exceed_context_size_error"]),
         FailureKind::Validation,
         "the prompt is longer than the model's context",
+    ),
+    row(
+        // `… the expected peg-native format`: llama.cpp's parser of answers, as a plain error 500.
+        Said::Message("output that does not match the expected"),
+        FailureKind::Schema,
+        "the engine cannot read its model's answer in the format that a schema or tools need; asked again as for a repair",
     ),
     row(Said::Status(300, 399), FailureKind::Validation, "a redirect: the base URL is not the API's own"),
     row(Said::Status(401, 401), FailureKind::Auth, "the key is missing, wrong or expired"),
@@ -130,6 +138,7 @@ pub(crate) fn kind_of(status: Option<u16>, told: &Told) -> FailureKind {
     let fits = |row: &&FailureRow| match row.said {
         Said::Code(words) | Said::Word(words) => told.says(words),
         Said::Status(from, to) => status.is_some_and(|status| (from..=to).contains(&status)),
+        Said::Message(part) => told.message.contains(part),
     };
     FAILURE_TABLE.iter().find(fits).map_or(FailureKind::Overloaded, |row| row.kind)
 }
@@ -187,6 +196,19 @@ mod tests {
         ] {
             assert_eq!(kind_of(None, &told(&event)), kind, "{event}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_the_engine_cannot_read_is_no_sign_of_an_overloaded_one() {
+        for format in ["peg-native", "peg-gemma4"] {
+            let message =
+                format!("The model produced output that does not match the expected {format} format");
+            let body = json!({"error": {"code": 500, "message": message, "type": "server_error"}});
+            assert_eq!(kind_of(Some(500), &told(&body)), FailureKind::Schema);
+            assert_eq!(kind_of(None, &told(&body)), FailureKind::Schema, "in a stream");
+        }
+        let other = json!({"error": {"code": 500, "message": "Compute error.", "type": "server_error"}});
+        assert_eq!(kind_of(Some(500), &told(&other)), FailureKind::Overloaded);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Generation {
     pub(crate) streaming: bool,
     include_usage: bool,
     prompt_tokens: u64,
+    /// Whether the request said how many tokens there are to be: that many are said.
+    is_cut: bool,
     pub(crate) tokens: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ pub(crate) fn generate(engine: &Engine, request: &Request, dialect: Dialect) -> 
         streaming: asked["stream"] == true,
         include_usage: asked["stream_options"]["include_usage"] == true,
         prompt_tokens,
+        is_cut: limit.is_some(),
         tokens: say(engine, limit),
     })
 }
@@ -101,23 +104,34 @@ fn say(engine: &Engine, limit: Option<u64>) -> Vec<String> {
 }
 
 impl Generation {
+    /// OpenAI's word for why it ends.
+    const fn finish(&self) -> &'static str {
+        if self.is_cut { "length" } else { "stop" }
+    }
+
+    /// The same in Anthropic's words.
+    const fn stop_reason(&self) -> &'static str {
+        if self.is_cut { "max_tokens" } else { "end_turn" }
+    }
+
     /// The answer when it is not streamed.
     pub(crate) fn whole(&self) -> Value {
         let text = self.tokens.concat();
         match self.dialect {
             Dialect::Chat => {
                 let message = json!({"role": "assistant", "content": text});
-                let choice = json!({"finish_reason": "length", "index": 0, "message": message});
+                let choice = json!({"finish_reason": self.finish(), "index": 0, "message": message});
                 self.openai("chat.completion", &[choice], true)
             }
             Dialect::Completion => {
-                let choice = json!({"text": text, "index": 0, "logprobs": null, "finish_reason": "length"});
+                let choice =
+                    json!({"text": text, "index": 0, "logprobs": null, "finish_reason": self.finish()});
                 self.openai("text_completion", &[choice], true)
             }
             Dialect::Messages => json!({
                 "id": self.id, "type": "message", "role": "assistant",
                 "content": [{"type": "text", "text": text}], "model": self.model,
-                "stop_reason": "max_tokens", "stop_sequence": null, "usage": self.anthropic_usage(),
+                "stop_reason": self.stop_reason(), "stop_sequence": null, "usage": self.anthropic_usage(),
             }),
         }
     }
@@ -167,11 +181,12 @@ impl Generation {
         match self.dialect {
             Dialect::Chat => self.chat_closing(),
             Dialect::Completion => {
-                let choice = json!({"text": "", "index": 0, "logprobs": null, "finish_reason": "length"});
+                let choice =
+                    json!({"text": "", "index": 0, "logprobs": null, "finish_reason": self.finish()});
                 vec![data(&self.openai("text_completion", &[choice], true)), done()]
             }
             Dialect::Messages => {
-                let delta = json!({"stop_reason": "max_tokens", "stop_sequence": null});
+                let delta = json!({"stop_reason": self.stop_reason(), "stop_sequence": null});
                 let usage = json!({"output_tokens": self.tokens.len()});
                 vec![
                     event("content_block_stop", &json!({"type": "content_block_stop", "index": 0})),
@@ -183,7 +198,7 @@ impl Generation {
     }
 
     fn chat_closing(&self) -> Vec<String> {
-        let finish = Value::from("length");
+        let finish = Value::from(self.finish());
         if !self.include_usage {
             let choice = json!({"finish_reason": finish, "index": 0, "delta": {}});
             let mut last = self.openai("chat.completion.chunk", &[choice], true);

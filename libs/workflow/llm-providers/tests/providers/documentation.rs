@@ -37,6 +37,7 @@ fn words(said: Said) -> String {
         Said::Code(codes) => format!("error {}", list(codes)),
         Said::Status(from, to) if from == to => from.to_string(),
         Said::Status(from, to) => format!("{from}–{to}"),
+        Said::Message(part) => format!("error with the words “{part}”"),
         Said::Word([]) => "anything else".to_owned(),
         Said::Word(words) => format!("error {} without a status", list(words)),
     }

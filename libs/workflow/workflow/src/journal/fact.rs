@@ -61,6 +61,7 @@ pub(crate) struct FactData<'a> {
     pub(crate) error: Option<Text<'a>>,
     pub(crate) choice: Option<Text<'a>>,
     pub(crate) choices: Vec<Text<'a>>,
+    pub(crate) finish_reason: Option<Text<'a>>,
     pub(crate) tokens_in: Option<u64>,
     pub(crate) tokens_out: Option<u64>,
     pub(crate) tokens_cached: Option<u64>,

@@ -62,6 +62,9 @@ struct StepEntry<'a> {
     attempts: u32,
     cache: Option<super::CacheUse>,
     tokens: u64,
+    /// After so many tokens the answer was cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_at: Option<u64>,
     /// Paths in the run folder.
     artifacts: Vec<String>,
     /// Paths as the workflow writes them.
@@ -82,6 +85,7 @@ impl<'a> StepEntry<'a> {
             attempts: step.attempts,
             cache: step.cache,
             tokens: step.tokens,
+            cut_at: step.cut_at,
             artifacts: step.files.iter().map(|path| artifact(project, path)).collect(),
             files: &step.files,
             reason: step.skipped.as_deref(),

@@ -2,7 +2,7 @@
 
 use orch_core::UnixMicros;
 
-use super::step::Question;
+use super::step::{CUT, Question};
 use super::{CacheUse, FileState, JobStatus, JournalEnd, Manifest, StepFailure, StepState, StepStatus};
 use crate::EventType;
 use crate::journal::fact::{Fact, FactData, Text};
@@ -98,6 +98,7 @@ impl Manifest {
         self.usage.add(used);
         let step = self.entry(id);
         step.tokens = step.tokens.saturating_add(used.total());
+        step.cut_at = (data.finish_reason.as_deref() == Some(CUT)).then_some(used.completion);
     }
 
     fn count_file(&mut self, id: &str, data: &FactData<'_>) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TokenUse;
 
+pub(crate) use step::CUT;
 pub use step::{CacheUse, Question, StepFailure, StepState, StepStatus};
 
 /// How a job is.

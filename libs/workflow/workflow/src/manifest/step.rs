@@ -4,6 +4,9 @@ use orch_core::UnixMicros;
 use serde::{Deserialize, Serialize};
 use workflow_spec::FailureKind;
 
+/// The reason of an answer's end that a limit of tokens was.
+pub(crate) const CUT: &str = "length";
+
 /// How a step is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +82,8 @@ pub struct StepState {
     pub cache: Option<CacheUse>,
     /// Prompt and completion tokens of all its requests.
     pub tokens: u64,
+    /// After so many tokens its last answer was cut.
+    pub cut_at: Option<u64>,
     /// Paths of its files below the project's outputs.
     pub files: Vec<String>,
     /// The last failure; of a step that succeeded at last, that of the attempt before.

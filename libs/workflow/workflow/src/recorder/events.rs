@@ -8,6 +8,7 @@ use workflow_spec::FailureKind;
 use super::Recorder;
 use crate::journal::fact::{FactData, FileFact, Text};
 use crate::journal::line::Head;
+use crate::manifest::CUT;
 use crate::{EventType, FinishReason, Level, TokenUse};
 
 /// What people and models write is cut to so many bytes: a line stays a line.
@@ -357,8 +358,10 @@ impl Recorder {
             finish_reason: answered.finish,
             success: answered.finish.is_some(),
         };
-        let level = if line.success { Level::Info } else { Level::Warn };
+        let is_cut = answered.finish == Some(FinishReason::Length);
+        let level = if line.success && !is_cut { Level::Info } else { Level::Warn };
         let meaning = FactData {
+            finish_reason: is_cut.then(|| CUT.into()),
             tokens_in: Some(usage.prompt),
             tokens_out: Some(usage.completion),
             tokens_cached: Some(usage.cached),

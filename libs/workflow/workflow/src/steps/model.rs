@@ -19,6 +19,11 @@ use crate::{
 
 /// Of the reason why an answer does not fit, so much goes back to the model.
 const REASONS: usize = 5;
+/// How often a step without an `output` is asked again when the engine could not read its model's answer.
+const ASKED_AGAIN: u32 = 1;
+/// Options that limit the length of an answer, in the words of all providers.
+const LIMITS: [&str; 5] =
+    ["max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "n_predict"];
 
 /// One candidate, and what is known of its model.
 pub(crate) struct Place {
@@ -96,7 +101,7 @@ impl AskAction {
             options: llm.candidates.iter().map(|candidate| candidate.options.clone()).collect(),
             messages,
             shape,
-            repair: llm.output.as_ref().map_or(0, |output| output.repair),
+            repair: llm.output.as_ref().map_or(ASKED_AGAIN, |output| output.repair),
             tools: llm.tools.clone(),
             sample,
         })
@@ -106,8 +111,16 @@ impl AskAction {
         let mut conversation = Conversation::begin(self, &attempt)?;
         let mut repairs = self.repair;
         loop {
-            let answer = conversation.ask().await?;
-            match self.judge(&answer) {
+            let answer = match conversation.ask().await {
+                Ok(answer) => answer,
+                Err(failure) if failure.kind == FailureKind::Schema && repairs > 0 => {
+                    repairs -= 1;
+                    conversation.ask_for_the_format();
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            match self.judge(&answer, &conversation.request.options) {
                 Ok(output) => return Ok(conversation.performed(output, &answer)),
                 Err(Fault::Final(kind, message)) => return Err(conversation.failure(kind, message)),
                 Err(Fault::Repairable(why)) if repairs == 0 => {
@@ -122,22 +135,41 @@ impl AskAction {
         }
     }
 
-    fn judge(&self, answer: &Answer) -> Result<StepOutput, Fault> {
+    fn judge(&self, answer: &Answer, options: &serde_json::Map<String, Value>) -> Result<StepOutput, Fault> {
         if answer.finish == FinishReason::Refused {
             let message = format!("the model refused to answer: {}", super::format::beginning(&answer.text));
             return Err(Fault::Final(FailureKind::Validation, message));
+        }
+        if answer.finish == FinishReason::Length {
+            self.allows_the_cut(answer, options)?;
         }
         if let Some(calls) = &answer.tool_calls {
             let json = Some(json!({ "tool_calls": calls }));
             return Ok(StepOutput { text: answer.text.clone(), json });
         }
         let Some(shape) = &self.shape else { return Ok(StepOutput::of_text(answer.text.clone())) };
-        if answer.finish == FinishReason::Length {
-            let message = "the token limit cut the answer before its JSON was whole; raise max_tokens";
-            return Err(Fault::Final(FailureKind::Schema, message.to_owned()));
-        }
         let json = shape.read(&answer.text).map_err(Fault::Repairable)?;
         Ok(StepOutput { text: answer.text.clone(), json: Some(json) })
+    }
+
+    /// A text may be cut where the step has said so. What has to be whole may not, and nothing may that the step did
+    /// not limit.
+    fn allows_the_cut(&self, answer: &Answer, options: &serde_json::Map<String, Value>) -> Result<(), Fault> {
+        let has_limit = LIMITS.iter().any(|limit| options.get(*limit).is_some_and(|limit| !limit.is_null()));
+        let is_text = self.shape.is_none() && answer.tool_calls.is_none();
+        if has_limit && is_text {
+            return Ok(());
+        }
+        let TokenUse { prompt, completion, .. } = answer.usage;
+        let cut = format!("the answer was cut after {completion} tokens, the prompt has {prompt}");
+        let what_to_do = if has_limit {
+            "it has to be whole, so raise max_tokens"
+        } else {
+            "the step sets no max_tokens, so the model's context is full or the provider has a limit of its own; \
+             shorten the prompt, give the model a larger context, or set max_tokens for an answer that may be cut"
+        };
+        let kind = if self.shape.is_some() { FailureKind::Schema } else { FailureKind::Validation };
+        Err(Fault::Final(kind, format!("{cut}: {what_to_do}")))
     }
 }
 
@@ -269,6 +301,14 @@ impl<'a> Conversation<'a> {
         );
         self.request.messages.push(ChatMessage { role: Role::Assistant, content: answer.text });
         self.request.messages.push(ChatMessage { role: Role::User, content: again });
+    }
+
+    /// The engine could not read what its model said, and tells nothing of it: the same question would lead to the
+    /// same answer where nothing is left to chance.
+    fn ask_for_the_format(&mut self) {
+        if let Some(last) = self.request.messages.last_mut() {
+            last.content.push_str("\n\nAn earlier answer could not be read. Keep strictly to the format.");
+        }
     }
 
     fn performed(self, output: StepOutput, answer: &Answer) -> Performed {
