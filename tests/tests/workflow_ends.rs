@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -119,4 +121,68 @@ fn a_hangup_is_a_polite_end_however_often_it_is_told() {
     let ended = wait_for_value("the end of the run", SOON, || run.exit_status());
     assert_eq!(ended.code(), Some(130));
     scene.wait_for_end("cut", "job.cancelled");
+}
+
+/// Two steps in a row, asked through the gateway.
+const SUBMITTED: &str = "project: left
+steps:
+  b: { llm: { model: m, provider: local, prompt: B } }
+  next: { needs: b, llm: { model: m, provider: local, prompt: N } }
+";
+
+/// Submits a workflow, stops the daemon once it is `under_way`, and answers how long the stop took.
+fn submit_and_stop(scene: &Scene, spec: &str, under_way: impl Fn() -> bool) -> Duration {
+    let daemon = scene.home.start_daemon();
+    let spec = scene.spec(spec);
+    let mut follower =
+        scene.home.spawn(&["run", "--submit", "--spec", &spec, "--job-id", "left"], "submitted");
+    wait_for("steps under way", SOON, || follower.has_ended() || under_way());
+    drop(follower);
+    let began = Instant::now();
+    scene.home.ok(&["daemon", "stop"]);
+    let took = began.elapsed();
+    wait_for("the daemon is gone", SOON, || !is_alive(daemon.pid));
+    assert_eq!(scene.home.json(&["show", "left", "--json"])["status"], "interrupted");
+    took
+}
+
+#[test]
+fn a_daemon_that_stops_waits_for_the_answer_of_a_step_and_begins_no_other() {
+    let scene = Scene::new(Script::default().rule(Rule { latency_ms: Some(1500), ..Rule::on("B") }));
+    submit_and_stop(&scene, SUBMITTED, || scene.provider.count("B") == 1);
+    assert_eq!(scene.steps("left", "step.succeeded"), ["b"]);
+    assert_eq!(scene.provider.count("N"), 0);
+    scene.home.start_daemon();
+    scene.wait_for_end("left", "job.succeeded");
+    assert_eq!((scene.provider.count("B"), scene.provider.count("N")), (1, 1));
+}
+
+#[test]
+fn a_step_that_takes_long_holds_no_stop_and_its_programs_end() {
+    let slow = Rule { latency_ms: Some(60_000), ..Rule::on("B") };
+    let scene = Scene::new(Script::default().rule(slow));
+    let settings = scene.home.path().join("config.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("[workflow]", "[workflow]\nallow_run = true")).unwrap();
+    let pids = scene.home.scratch().join("pids");
+    // The program's child does not hear what it is asked.
+    let program = "  c: { run: { argv: [sh, -c, \"trap '' TERM; sleep 600 & echo $! > PIDS; wait\"] } }\n";
+    let program = program.replace("PIDS", pids.to_str().unwrap());
+    let child = || -> Option<u32> { std::fs::read_to_string(&pids).ok()?.trim().parse().ok() };
+    let took = submit_and_stop(&scene, &format!("{SUBMITTED}{program}"), || {
+        scene.provider.count("B") == 1 && child().is_some()
+    });
+    // A stop that waited for the step would take a minute.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let child = child().unwrap();
+    wait_for("the program's child has ended", SOON, || !is_alive(child));
+    let events = scene.events("left");
+    let ended = |event: &&Value| {
+        event["type"].as_str().unwrap().starts_with("step.") && event["type"] != "step.started"
+    };
+    assert_eq!(events.iter().filter(ended).count(), 0, "{events:?}");
+
+    scene.provider.set_script(Script::default());
+    scene.home.start_daemon();
+    wait_for("the step is asked again", SOON, || scene.provider.count("B") == 2);
 }

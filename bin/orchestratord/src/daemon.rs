@@ -169,6 +169,8 @@ async fn live(
     // Requests first: while they finish, supervision and routing go on.
     drain(settings.limits.drain, &http, &jobs, &manager, &traffic).await;
     tasks.shutdown(compose::LAST_MOMENTS).await;
+    // Programs of steps that did not end when they were asked to.
+    engine_process::end_running_tools();
     keys.write_spending();
     log_keeper.close();
     daemon.farewell(&node);
@@ -207,9 +209,9 @@ async fn drain(
             () = cut_after(limit, manager, traffic) => {}
         }
     };
-    // Jobs end where they are before the gateway cuts off what they have under way: they have not failed, and the next
-    // daemon goes on with them.
-    tokio::join!(requests, jobs.pause(limit.saturating_sub(GOODBYE)));
+    // Jobs are left before the gateway cuts off what they have under way: they have not failed, and the next daemon goes
+    // on with them.
+    tokio::join!(jobs.pause(limit.saturating_sub(GOODBYE)), requests);
 }
 
 /// Cuts off the requests that are still in flight then, each with a terminal error; never ends by itself.

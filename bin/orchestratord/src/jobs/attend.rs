@@ -6,7 +6,7 @@ use std::time::Duration;
 use orch_core::{ExitCode, Failure};
 use orch_runtime::CancellationToken;
 use tokio::sync::watch;
-use workflow::{Job, JobFacts, JobId, JobOutcome, JobStatus, Recorder, Watch, has_wishes, run_job};
+use workflow::{Halt, Job, JobFacts, JobId, JobOutcome, JobStatus, Recorder, Watch, has_wishes, run_job};
 
 use super::kit::options;
 use super::manager::JobManager;
@@ -16,14 +16,13 @@ use super::shelf::Opened;
 /// Works on a job until it ends, waits for a decision, or the daemon stops.
 pub(super) async fn attend(manager: JobManager, id: JobId, cancel: CancellationToken) {
     let mut place = Place { manager, id, at_gate: false };
-    let pausing = place.manager.inner.pausing.clone();
-    match work(&place.manager, &place.id, cancel, pausing).await {
+    match work(&place.manager, &place.id, cancel).await {
+        Ok(None | Some(JobOutcome::Paused)) => tracing::info!(job = %place.id, "a job is left where it is"),
         Ok(Some(outcome)) => {
             tracing::info!(job = %place.id, ?outcome, "a job has ended");
             place.manager.inner.counts.ended(outcome);
             place.at_gate = outcome == JobOutcome::Waiting;
         }
-        Ok(None) => tracing::info!(job = %place.id, "a job is left where it is"),
         Err(failure) => tracing::warn!(job = %place.id, %failure, "a job cannot be worked on"),
     }
 }
@@ -49,12 +48,11 @@ async fn work(
     manager: &JobManager,
     id: &JobId,
     cancel: CancellationToken,
-    pausing: CancellationToken,
 ) -> Result<Option<JobOutcome>, Failure> {
     let inner = &manager.inner;
     let (shelf, wanted) = (inner.shelf.clone(), id.clone());
     let opened = away(inner.tasks.spawn_blocking("job", move || shelf.open(&wanted))).await?;
-    if is_done(&opened) {
+    if is_done(&opened) || inner.pausing.is_cancelled() {
         return Ok(None);
     }
     let (rights, provider) = match standing(manager, &opened) {
@@ -70,14 +68,10 @@ async fn work(
     let past = Some(opened.past);
     let watch = Arc::new(Teller { written: inner.written.clone() });
     let store = Arc::clone(&inner.kit.store);
-    let run = Box::pin(run_job(opened.folder, past, job, store, ports, watch, cancel));
-    let end = tokio::select! {
-        biased;
-        end = run => Some(end?.outcome),
-        () = pausing.cancelled() => None,
-    };
+    let halt = Halt { cancel, pause: inner.pausing.clone(), patience: inner.patience };
+    let end = Box::pin(run_job(opened.folder, past, job, store, ports, watch, halt)).await;
     drop(lent);
-    Ok(end)
+    Ok(Some(end?.outcome))
 }
 
 /// Whether somebody else has brought it to its end while it waited for its turn, and nobody has wanted more since.

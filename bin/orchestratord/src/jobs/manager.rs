@@ -25,6 +25,11 @@ use super::{attend, check_inputs};
 
 /// Jobs at a gate are looked at so often: somebody may have decided without asking this daemon.
 const GATE_PACE: Duration = Duration::from_secs(1);
+/// A job that has come to its end is let go of within moments.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(10);
+/// When the daemon stops, programs that have not ended by themselves have so much of the time to do so when they are
+/// asked to, or a third of it where there is little.
+const PROGRAMS_END: Duration = Duration::from_secs(3);
 /// When too many wait, a client is asked to come back after this.
 const RETRY_MS: u64 = 5000;
 
@@ -41,6 +46,8 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     /// Jobs are left where they are.
     pub(super) pausing: CancellationToken,
+    /// Of steps that are under way then.
+    pub(super) patience: Duration,
     /// Changes whenever a job has written to its journal.
     pub(super) written: watch::Sender<u64>,
     book: Mutex<Book>,
@@ -51,12 +58,14 @@ pub(super) struct Inner {
 impl JobManager {
     /// `kit`: what jobs are run with. Jobs of earlier daemons are taken up by and by.
     pub(crate) fn start(home: &HomeLayout, kit: Kit, counts: JobCounts, tasks: &Tasks) -> Self {
+        let drain = kit.settings.limits.drain;
         let inner = Inner {
             shelf: Shelf::new(home.runs()),
             kit,
             counts,
             tasks: tasks.child(),
             pausing: CancellationToken::new(),
+            patience: drain.saturating_sub((drain / 3).min(PROGRAMS_END)),
             written: watch::Sender::new(0),
             book: Mutex::default(),
             turn: Notify::new(),
@@ -66,8 +75,8 @@ impl JobManager {
         manager
     }
 
-    /// Leaves every job where it is, for the next daemon to go on with. What is under way is given up; its programs
-    /// and writes have until `limit` to end.
+    /// Leaves every job where it is, for the next daemon to go on with. Steps under way have most of `limit` to end; the
+    /// others are given up, and their programs have the rest.
     pub(crate) async fn pause(&self, limit: Duration) {
         self.book().close();
         self.inner.pausing.cancel();
@@ -155,12 +164,11 @@ impl JobManager {
     pub(crate) async fn cancel(&self, caller: &Caller, id: &str) -> Result<(), Refusal> {
         let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
         self.away(move || {
-            let Looked { view, owner } = this.find(&caller, &id)?;
-            let is_over =
-                matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled);
-            if is_over && !this.is_wanted(&view.id) {
+            let looked = this.find(&caller, &id)?;
+            if looked.is_over() {
                 return Ok(());
             }
+            let Looked { view, owner } = looked;
             // Before anybody is told: whoever was answered may rely on it, also if this daemon is killed now.
             workflow::leave_cancel(&this.inner.shelf.control(&view.id))
                 .map_err(|error| cannot_ask(&view.id, &error))?;
@@ -210,9 +218,24 @@ impl JobManager {
         request: ResumeRequest,
     ) -> Result<JobAccepted, Refusal> {
         let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
+        self.let_go(&caller, &id).await?;
         let id = self.away(move || this.want_again(&caller, &id, request)).await?;
         self.tell();
         self.accepted(&id).await
+    }
+
+    /// A job that has come to its end is still held for a moment: nobody is to see that.
+    async fn let_go(&self, caller: &Caller, id: &str) -> Result<(), Refusal> {
+        let mut written = self.inner.written.subscribe();
+        let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
+        let looked = self.away(move || Ok(this.find(&caller, &id)?)).await?;
+        let is_held = looked.is_over() && self.book().is_running(&looked.view.id);
+        let is_free = written.wait_for(|_| !self.book().is_running(&looked.view.id));
+        if is_held {
+            // Whoever waited in vain is told that it is still held.
+            let _in_vain = tokio::time::timeout(LETS_GO_WITHIN, is_free).await;
+        }
+        Ok(())
     }
 
     fn want_again(&self, caller: &Caller, id: &str, request: ResumeRequest) -> Result<JobId, Refusal> {

@@ -53,6 +53,16 @@ pub(super) struct Looked {
     pub(super) view: RunView,
 }
 
+impl Looked {
+    /// Whether it has come to its end, and nobody has wanted it to go on since.
+    pub(super) fn is_over(&self) -> bool {
+        let status = self.view.status;
+        let has_ended = matches!(status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled);
+        let wanted_at = self.owner.as_ref().map(|owner| owner.wanted_at);
+        has_ended && wanted_at != Some(self.view.manifest.journal.seq)
+    }
+}
+
 impl Shelf {
     pub(super) fn new(runs: PathBuf) -> Self {
         Self { runs: Runs::new(runs) }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Map;
-use tokio_util::sync::CancellationToken;
 use workflow::{
-    Answer, AnswerPiece, AskModel, AskService, CallFailure, FinishReason, HearProgram, Job, JobId,
+    Answer, AnswerPiece, AskModel, AskService, CallFailure, FinishReason, Halt, HearProgram, Job, JobId,
     JobOptions, JobOutcome, ModelFacts, ModelRequest, PortFuture, Ports, ProgramEnd, ProgramRequest,
     RunFolder, RunProgram, ServiceAnswer, ServiceRequest, Store, TokenUse, Watch, run_job,
 };
@@ -137,7 +136,7 @@ async fn run(home: &Path, name: &str, spec: &Arc<JobSpec>, strict: bool) -> Dura
         secrets: Arc::new(|_| None),
     };
     let store = Arc::new(Store::home(home.join("cache")));
-    let end = run_job(folder, past, job, store, ports, world, CancellationToken::new()).await.unwrap();
+    let end = run_job(folder, past, job, store, ports, world, Halt::default()).await.unwrap();
     assert_eq!(end.outcome, JobOutcome::Succeeded, "{:?}", end.error);
     began.elapsed()
 }

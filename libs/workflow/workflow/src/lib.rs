@@ -49,7 +49,7 @@ pub use recorder::{
     FileEvent, JobFacts, ModelAnswered, Past, PastDecision, PastFile, PastOutcome, Recorder, SkipReason,
     StepResult, Succeeded, SyncFile, Tried,
 };
-pub use run::{Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
+pub use run::{Halt, Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
 pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,

@@ -32,7 +32,7 @@ const fn exit_code(outcome: JobOutcome) -> ExitCode {
     match outcome {
         JobOutcome::Succeeded => ExitCode::Success,
         JobOutcome::Failed => ExitCode::JobFailed,
-        JobOutcome::Cancelled => ExitCode::Interrupted,
+        JobOutcome::Cancelled | JobOutcome::Paused => ExitCode::Interrupted,
         JobOutcome::Waiting => ExitCode::JobAtGate,
     }
 }

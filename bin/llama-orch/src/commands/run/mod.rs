@@ -14,7 +14,7 @@ use orch_core::{ExitCode, Failure};
 use orchestratord::daemon::{DaemonOptions, load_settings};
 use orchestratord::jobs::{ProviderBook, environment, keep, local_gateway};
 use tokio_util::sync::CancellationToken;
-use workflow::{Job, JobEnd, JobOptions, Ports, Store, Watch, run_job};
+use workflow::{Halt, Job, JobEnd, JobOptions, Ports, Store, Watch, run_job};
 use workflow_spec::JobSpec;
 
 use crate::arguments::{JournalChoice, RunArguments};
@@ -75,7 +75,8 @@ fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: Job
     let cancel = CancellationToken::new();
     let ended: Result<JobEnd, Failure> = block_on(async {
         let listener = interrupt::listen(&cancel, &show)?;
-        let run = run_job(folder, past, job, store, ports, watch, cancel.clone());
+        let halt = Halt { cancel: cancel.clone(), ..Halt::default() };
+        let run = run_job(folder, past, job, store, ports, watch, halt);
         tokio::select! {
             ended = run => Ok(ended?),
             never = listener => match never {},

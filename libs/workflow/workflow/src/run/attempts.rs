@@ -147,6 +147,12 @@ impl Driver {
 
     fn attempt_failed(&mut self, at: NodeRef, mut work: Box<Work>, failure: &CallFailure) {
         work.places = None;
+        self.pause.look();
+        if self.pause.is_on() && !self.has_effect(at) {
+            // It may have failed of the end of this very process: the next one tries it again.
+            self.scopes.set_state(at, State::Retrying(work));
+            return;
+        }
         if failure.unsure && self.has_effect(at) {
             return self.ask_what_became(at, work, &failure.message);
         }

@@ -26,6 +26,7 @@ use super::limits::Limits;
 use super::lookups::Lookups;
 use super::nodes::{NodeRef, Scopes};
 use super::opening::InlineKeys;
+use super::pausing::Pause;
 use super::plan::Plan;
 use super::publishing::{Published, Publisher};
 use super::results::Results;
@@ -33,7 +34,7 @@ use super::schedule::ReadyQueue;
 use super::tasks::{Launch, Made};
 use super::timers::{Alarm, Timers};
 use super::wall::Wall;
-use super::{Foresee, Job, JobEnd, JobOutcome, Ports, RunError, Watch};
+use super::{Foresee, Halt, Job, JobEnd, JobOutcome, Ports, RunError, Watch};
 use crate::budget::BUDGET_GATE;
 use crate::control::{Wish, forget_cancel, wishes};
 use crate::recorder::{JobFacts, Past, Recorder};
@@ -93,6 +94,7 @@ pub(super) struct Driver {
     pub(super) inline_keys: InlineKeys,
     pub(super) funds: Funds,
     wall: Wall,
+    pub(super) pause: Pause,
     /// Set when the job's time is over, and says so.
     pub(super) over: Option<String>,
     /// By the step's address: what is made once for a step, however often it runs.
@@ -124,7 +126,7 @@ pub(super) struct Parts {
     pub(super) recorder: Recorder,
     pub(super) results: Results,
     pub(super) publisher: Arc<Publisher>,
-    pub(super) cancel: CancellationToken,
+    pub(super) halt: Halt,
     /// Who is told of what would be done, where nothing is.
     pub(super) foresee: Option<Arc<dyn Foresee>>,
 }
@@ -157,6 +159,8 @@ impl Driver {
             inline_keys: InlineKeys::default(),
             funds,
             wall,
+            cancel: parts.halt.cancel.clone(),
+            pause: Pause::new(parts.halt),
             over: None,
             plans: HashMap::new(),
             shapes: HashMap::new(),
@@ -167,7 +171,6 @@ impl Driver {
             asking: Vec::new(),
             inbox,
             tell,
-            cancel: parts.cancel,
             cancelled: None,
             began: Instant::now(),
             manifest_at: None,
@@ -178,6 +181,7 @@ impl Driver {
     pub(super) async fn run(mut self) -> Result<JobEnd, RunError> {
         self.begin();
         loop {
+            self.pause.look();
             self.engines.look().await;
             let all_opened = self.start_ready();
             self.write_down()?;
@@ -223,6 +227,9 @@ impl Driver {
 
     /// Opens steps until none can start. `false` where it broke off to write and listen.
     fn start_ready(&mut self) -> bool {
+        if self.pause.is_on() {
+            return true;
+        }
         for _ in 0..BURST {
             if self.lookups.is_full() {
                 self.look_up();
@@ -276,7 +283,7 @@ impl Driver {
     async fn listen(&mut self) -> Heard {
         let goes_on = self.scopes.busy() > 0;
         let wall = self.wall.due().filter(|_| goes_on && self.over.is_none());
-        let due = [self.timers.next(), self.durable.due(), self.manifest_at, wall];
+        let due = [self.timers.next(), self.durable.due(), self.manifest_at, wall, self.pause.due()];
         let due = due.into_iter().flatten().min();
         let since = Instant::now();
         let time = async {
@@ -288,6 +295,7 @@ impl Driver {
         let heard = tokio::select! {
             biased;
             () = self.cancel.cancelled(), if self.cancelled.is_none() => Heard::Cancelled,
+            () = self.pause.wanted(), if !self.pause.is_on() => Heard::Time,
             Some(heard) = self.inbox.recv() => heard,
             () = time => Heard::Time,
         };
@@ -338,7 +346,7 @@ impl Driver {
     fn outcome(&self) -> Option<JobOutcome> {
         let root = self.scopes.get(0)?;
         if self.scopes.busy() > 0 {
-            return None;
+            return self.left();
         }
         if root.is_settled() {
             return Some(if self.cancelled.is_some() {
@@ -348,6 +356,9 @@ impl Driver {
             } else {
                 JobOutcome::Succeeded
             });
+        }
+        if self.pause.is_on() {
+            return self.left();
         }
         (!self.job.options.keep_waiting).then_some(JobOutcome::Waiting)
     }
@@ -363,7 +374,7 @@ impl Driver {
         let duration = self.began.elapsed();
         let error = self.tell_end(outcome, duration);
         self.flush()?;
-        if outcome != JobOutcome::Waiting {
+        if outcome.is_over() {
             forget_cancel(&self.recorder.folder().control());
         }
         let Self { mut recorder, results, foresee, .. } = self;
@@ -384,7 +395,7 @@ impl Driver {
     fn tell_end(&mut self, outcome: JobOutcome, duration: Duration) -> Option<String> {
         let gates = self.scopes.deciding();
         let gates: Vec<Arc<str>> = gates.into_iter().map(|at| self.scopes.node(at).id.clone()).collect();
-        if outcome != JobOutcome::Waiting {
+        if outcome.is_over() {
             for gate in &gates {
                 self.recorder.step_cancelled(gate, 1, "the job ended before anybody decided", Duration::ZERO);
             }
@@ -404,6 +415,7 @@ impl Driver {
                 self.recorder.job_cancelled(self.cancelled.as_deref().unwrap_or_default(), duration);
                 return self.cancelled.clone();
             }
+            JobOutcome::Paused => return None,
         }
         failed
     }

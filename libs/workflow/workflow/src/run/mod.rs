@@ -4,7 +4,7 @@
 //! `opening` decides what becomes of a step whose turn has come, `lookups` asks for the results of several such steps
 //! at once, `attempts` what comes after one, `ending` what an
 //! end means, `expanding` does steps that are made of others, `gates`
-//! waits for people, `effects` for what they know of effects, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
+//! waits for people, `pausing` for what is under way when the process is to end, `effects` for what they know of effects, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
 //! `nodes` is its state; `schedule`, `limits`, `retry`, `timers` and `facts` are pure and know nothing of it.
 
 mod attempts;
@@ -22,6 +22,7 @@ mod links;
 mod lookups;
 mod nodes;
 mod opening;
+mod pausing;
 mod plan;
 mod publishing;
 mod results;
@@ -79,6 +80,17 @@ pub struct JobOptions {
     pub folder: Option<PathBuf>,
 }
 
+/// How a run is ended from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Halt {
+    /// The job is to end.
+    pub cancel: CancellationToken,
+    /// The process that runs the job is about to end, and the job goes on in another: no further step begins.
+    pub pause: CancellationToken,
+    /// What is under way then gets so long.
+    pub patience: Duration,
+}
+
 /// Hears what a run would do, in place of its being done.
 pub(crate) trait Foresee: Send + Sync {
     /// Work that no stored result stands in for.
@@ -116,6 +128,15 @@ pub enum JobOutcome {
     Cancelled,
     /// Nothing can go on until somebody decides at a gate.
     Waiting,
+    /// It was left where it is, for whoever resumes it.
+    Paused,
+}
+
+impl JobOutcome {
+    /// Whether the job has come to an end.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
 }
 
 /// The end of one life of a job.
@@ -169,7 +190,7 @@ impl From<RunError> for Failure {
     }
 }
 
-/// Runs a job in its folder until it ends, waits, or is cancelled. `past` is what earlier lives have left; `None`
+/// Runs a job in its folder until it ends, waits, or is halted. `past` is what earlier lives have left; `None`
 /// for a new job.
 pub async fn run_job(
     folder: RunFolder,
@@ -178,7 +199,7 @@ pub async fn run_job(
     store: Arc<Store>,
     ports: Ports,
     watch: Arc<dyn Watch>,
-    cancel: CancellationToken,
+    halt: Halt,
 ) -> Result<JobEnd, RunError> {
     let spec = Arc::unwrap_or_clone(job.spec).with_model_input(&job.inputs);
     let job = Job { spec: Arc::new(spec), ..job };
@@ -193,7 +214,7 @@ pub async fn run_job(
     let results = Results::new(store, own, durability, past.lives() > 0);
     let publisher = Arc::new(Publisher::new(files));
     let foresee = None;
-    Driver::new(Parts { job, ports, watch, past, recorder, results, publisher, cancel, foresee }).run().await
+    Driver::new(Parts { job, ports, watch, past, recorder, results, publisher, halt, foresee }).run().await
 }
 
 /// Goes through a job in an empty folder and tells what it would do. What would be done is left, and with it
@@ -213,7 +234,7 @@ pub(crate) async fn foresee_job(
         results: Results::new(store, own, Durability::Relaxed, false),
         publisher: Arc::new(Publisher::new(files)),
         watch: Arc::new(Unwatched),
-        cancel: CancellationToken::new(),
+        halt: Halt::default(),
         foresee: Some(foresee),
         job,
         ports,

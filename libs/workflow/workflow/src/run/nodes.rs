@@ -217,6 +217,11 @@ impl State {
         )
     }
 
+    /// Whether something happens for it that is about to end.
+    pub(crate) const fn is_under_way(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::Following(_) | Self::Settling(_) | Self::Syncing)
+    }
+
     /// Whether it was not done for want of something it needs.
     pub(crate) const fn is_left(&self) -> bool {
         matches!(self, Self::Ended(Ending::Skipped(SkipReason::UpstreamFailed)))
@@ -325,6 +330,11 @@ impl Scopes {
         scope.open = scope.open + usize::from(before.has_ended()) - usize::from(ended);
         self.busy = self.busy + usize::from(busy) - usize::from(before.is_busy());
         before
+    }
+
+    /// Whether there is a node like this.
+    pub(crate) fn any(&self, is_it: impl Fn(&State) -> bool) -> bool {
+        self.by_number.iter().flatten().flat_map(|scope| &scope.nodes).any(|node| is_it(&node.state))
     }
 
     /// Gates that wait for a decision.

@@ -8,5 +8,6 @@ mod failing;
 mod files;
 mod graphs;
 mod made_of_others;
+mod pausing;
 mod plain;
 mod support;

@@ -8,11 +8,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use workflow::{
-    Answer, AnswerPiece, AskModel, AskService, CallFailure, Event, EventType, FinishReason, HearProgram, Job,
-    JobEnd, JobId, JobOptions, ModelFacts, ModelRequest, PortFuture, Ports, ProgramEnd, ProgramRequest,
-    RunFolder, RunProgram, ServiceAnswer, ServiceRequest, Store, TokenUse, Watch, run_job,
+    Answer, AnswerPiece, AskModel, AskService, CallFailure, Event, EventType, FinishReason, Halt,
+    HearProgram, Job, JobEnd, JobId, JobOptions, ModelFacts, ModelRequest, PortFuture, Ports, ProgramEnd,
+    ProgramRequest, RunFolder, RunProgram, ServiceAnswer, ServiceRequest, Store, TokenUse, Watch, run_job,
 };
 use workflow_spec::{FailureKind, JobSpec, LoadNothing};
+
+/// What is under way when a job is to pause has so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the model does with one request.
 #[derive(Clone, Debug)]
@@ -166,13 +169,20 @@ pub(crate) struct Home {
     pub(crate) options: JobOptions,
     pub(crate) inputs: Map<String, Value>,
     pub(crate) cancel: CancellationToken,
+    pub(crate) pause: CancellationToken,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = JobOptions { provider: "local".to_owned(), ..JobOptions::default() };
-        Self { folder, options, inputs: Map::new(), cancel: CancellationToken::new() }
+        Self {
+            folder,
+            options,
+            inputs: Map::new(),
+            cancel: CancellationToken::new(),
+            pause: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn run_folder(&self, job: &str) -> PathBuf {
@@ -213,7 +223,8 @@ impl Home {
             secrets: Arc::new(|_| None),
         };
         let store = Arc::new(Store::home(self.cache()));
-        run_job(folder, past, job, store, ports, Arc::new(Nobody), self.cancel.clone()).await.unwrap()
+        let halt = Halt { cancel: self.cancel.clone(), pause: self.pause.clone(), patience: PATIENCE };
+        run_job(folder, past, job, store, ports, Arc::new(Nobody), halt).await.unwrap()
     }
 
     pub(crate) fn events(&self, job: &str) -> Vec<Event> {
