@@ -236,3 +236,48 @@ fn an_answer_that_is_cut_by_the_models_context_fails_its_step_with_what_to_do() 
         assert!(!home.path().join("cache").exists(), "nothing is kept of it");
     }
 }
+
+/// Answers of a server in trouble, so many or always.
+fn trouble(times: Option<u64>) -> Script {
+    Script::default().rule(Rule { fault: Some(status(503, None)), times, ..Rule::default() })
+}
+
+#[test]
+fn a_provider_that_is_left_alone_is_passed_over_for_the_next_candidate_at_once() {
+    let (bad, good) = (FakeProvider::start(trouble(None)), FakeProvider::start(Script::default()));
+    let home = home_of(&bad.url());
+    let more = format!("[providers.good]\nkind = \"openai_compatible\"\nbase_url = \"{}\"\n", good.url());
+    let settings = home.path().join("config.toml");
+    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap() + &more).unwrap();
+    let spec = "
+project: elsewhere
+limits: { steps: 1 }
+models: { m: [ { provider: fake, model: fake }, { provider: good, model: fake, on: [overloaded] } ] }
+steps:
+  all: { map: { over: '[1, 2, 3, 4, 5, 6, 7, 8]' }, llm: { model: m, prompt: 'step {{ item }}' }, retry: 0 }
+";
+    run(&home, spec).expect_exit(0);
+    assert_eq!((bad.stats().requests, good.stats().requests), (5, 8), "the fifth failure opens the circuit");
+    let kinds = events(&home, "step.retrying").into_iter().map(|event| event["data"]["kind"].clone());
+    assert_eq!(kinds.filter(|kind| kind == "circuit_open").count(), 3);
+}
+
+#[test]
+fn a_provider_that_is_left_alone_and_comes_back_fails_no_step() {
+    let provider = FakeProvider::start(trouble(Some(6)));
+    let home = home_of(&provider.url());
+    let spec = "
+project: back
+limits: { steps: 6 }
+steps:
+  all:
+    map: { over: '[1, 2, 3, 4, 5, 6]' }
+    llm: { model: fake, prompt: 'step {{ item }}' }
+    retry: { max: 6, base: 1ms }
+";
+    let run = run(&home, spec);
+    run.expect_exit(0);
+    let waited = events(&home, "step.retrying").iter().any(|event| event["data"]["kind"] == "circuit_open");
+    assert!(waited, "{run}");
+    assert_eq!(provider.stats().requests, 12, "six faults and six answers\n{run}");
+}

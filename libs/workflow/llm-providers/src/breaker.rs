@@ -72,6 +72,13 @@ impl Circuit {
         self.state = State::Closed { failures: 0 };
     }
 
+    /// The answer to the request that tries has begun well: others may go, though the next failure opens it again.
+    pub(crate) fn begins_to_live(&mut self, attempt: Try) {
+        if matches!(self.state, State::HalfOpen { .. }) && attempt == Some(self.tries) {
+            self.state = State::Closed { failures: FAILURES - 1 };
+        }
+    }
+
     pub(crate) fn failed(&mut self, now: Instant, attempt: Try) {
         match self.state {
             State::Closed { failures } if failures + 1 < FAILURES => {
@@ -140,6 +147,12 @@ impl Passage {
         self.heard = true;
     }
 
+    /// The answer has begun, and is none of a server in trouble so far.
+    pub(crate) fn heard_good(&mut self) {
+        let attempt = self.attempt;
+        self.breaker.with(|circuit| circuit.begins_to_live(attempt));
+    }
+
     /// How it ended; `None` is well.
     pub(crate) fn end(mut self, failure: Option<FailureKind>) {
         self.over = true;
@@ -196,6 +209,20 @@ mod tests {
         assert_eq!(breaker.admit().unwrap_err(), WHILE_TRYING, "only one tries");
         probe.end(None);
         assert!(breaker.admit().is_ok(), "it lives again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_need_not_wait_for_the_end_of_a_long_answer_that_begins_well() {
+        let breaker = Breaker::new();
+        open(&breaker);
+        tokio::time::advance(FIRST_PAUSE).await;
+        let mut probe = breaker.admit().unwrap();
+        probe.heard_good();
+        let other = breaker.admit().unwrap();
+        probe.end(Some(FailureKind::Connect));
+        assert_eq!(breaker.admit().unwrap_err(), FIRST_PAUSE, "it broke off: open again");
+        other.end(None);
+        assert!(breaker.admit().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

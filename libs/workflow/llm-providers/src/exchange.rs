@@ -90,6 +90,7 @@ impl Exchange<'_> {
             }
             return Err(failed);
         }
+        passage.heard_good();
         let collector = Collector::new(pieces, began, plan.answer_tool);
         let mut reading = Reading {
             exchange: self,

@@ -165,6 +165,7 @@ impl Driver {
         let standing = Standing {
             policy: &step.retry,
             tries: work.tries,
+            at_circuits: work.at_circuits,
             next_candidate,
             time_left: self.time_left(at, &work),
             jitter: jitter(self.recorder.folder().id().as_str(), &node.id, work.attempt),
@@ -177,6 +178,11 @@ impl Driver {
                 Duration::ZERO
             }
             Next::Again { delay } => delay,
+            Next::WhenCircuitCloses { delay } => {
+                work.tries -= 1;
+                work.at_circuits += delay;
+                delay
+            }
         };
         let id = node.id.clone();
         if work.stale {

@@ -3,6 +3,7 @@
 //! step in one scope; one that is made of others leads to a scope below it.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -153,6 +154,8 @@ pub(crate) struct Work {
     pub(crate) is_sure: bool,
     /// Attempts begun at the present candidate.
     pub(crate) tries: u32,
+    /// How long it has waited at open circuits.
+    pub(crate) at_circuits: Duration,
     pub(crate) candidate: usize,
     /// Requests made.
     pub(crate) calls: u32,

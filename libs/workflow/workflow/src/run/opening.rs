@@ -2,6 +2,7 @@
 //! after these questions is an attempt.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -185,6 +186,7 @@ impl Driver {
             stale: !self.knows_all(at),
             is_sure: false,
             tries: 0,
+            at_circuits: Duration::ZERO,
             candidate: 0,
             calls: 0,
             task: None,

@@ -10,6 +10,14 @@ use crate::CallFailure;
 const FALLBACK_ON: [FailureKind; 4] =
     [FailureKind::Timeout, FailureKind::Connect, FailureKind::Overloaded, FailureKind::CircuitOpen];
 
+/// What opens a provider's circuit: a step that puts up with one of these puts up with an open circuit.
+const OPENS_CIRCUITS: [FailureKind; 3] =
+    [FailureKind::Timeout, FailureKind::Connect, FailureKind::Overloaded];
+
+/// A step waits no longer than this at open circuits, all its waits together: by then a provider has been tried
+/// several times.
+const LONGEST_AT_CIRCUITS: Duration = Duration::from_mins(2);
+
 /// Whoever asks to be left alone for longer is asked again by then: no answer stops a job for days.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
@@ -18,6 +26,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 pub(crate) enum Next {
     /// The same again after this long.
     Again {
+        delay: Duration,
+    },
+    /// The same again after this long, and this one was no try: nobody was asked.
+    WhenCircuitCloses {
         delay: Duration,
     },
     /// The next candidate, at once.
@@ -30,6 +42,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) policy: &'a RetryPolicy,
     /// Attempts made at the present candidate, from 1.
     pub(crate) tries: u32,
+    /// How long it has waited at open circuits.
+    pub(crate) at_circuits: Duration,
     pub(crate) next_candidate: Option<&'a Candidate>,
     /// Until the step's deadline.
     pub(crate) time_left: Option<Duration>,
@@ -43,6 +57,9 @@ pub(crate) fn after_failure(failure: &CallFailure, standing: &Standing<'_>) -> N
     if standing.time_left == Some(Duration::ZERO) {
         return Next::Fail;
     }
+    if failure.kind == FailureKind::CircuitOpen && !standing.policy.on.contains(&failure.kind) {
+        return at_open_circuit(failure, standing);
+    }
     if standing.tries <= standing.policy.max && standing.policy.on.contains(&failure.kind) {
         let delay = delay(standing.policy, standing.tries, standing.jitter);
         let delay = delay.max(failure.retry_after.unwrap_or_default().min(LONGEST_WAIT));
@@ -50,6 +67,24 @@ pub(crate) fn after_failure(failure: &CallFailure, standing: &Standing<'_>) -> N
             return Next::Again { delay };
         }
     }
+    fallback_or_fail(failure, standing)
+}
+
+/// The next candidate at once; else it is waited for the circuit to close, where the step would try again after
+/// what has opened it.
+fn at_open_circuit(failure: &CallFailure, standing: &Standing<'_>) -> Next {
+    let elsewhere = fallback_or_fail(failure, standing);
+    let delay = failure.retry_after.unwrap_or(standing.policy.base);
+    let tries_again = standing.policy.max > 0 && puts_up_with_open_circuits(&standing.policy.on);
+    let has_time = standing.at_circuits + delay <= LONGEST_AT_CIRCUITS
+        && standing.time_left.is_none_or(|left| delay < left);
+    if elsewhere == Next::Fail && tries_again && has_time {
+        return Next::WhenCircuitCloses { delay };
+    }
+    elsewhere
+}
+
+fn fallback_or_fail(failure: &CallFailure, standing: &Standing<'_>) -> Next {
     match standing.next_candidate {
         Some(candidate) if leads_to(candidate, failure.kind) => Next::Fallback,
         _ => Next::Fail,
@@ -57,7 +92,15 @@ pub(crate) fn after_failure(failure: &CallFailure, standing: &Standing<'_>) -> N
 }
 
 fn leads_to(candidate: &Candidate, kind: FailureKind) -> bool {
-    if candidate.on.is_empty() { FALLBACK_ON.contains(&kind) } else { candidate.on.contains(&kind) }
+    if candidate.on.is_empty() {
+        return FALLBACK_ON.contains(&kind);
+    }
+    candidate.on.contains(&kind)
+        || (kind == FailureKind::CircuitOpen && puts_up_with_open_circuits(&candidate.on))
+}
+
+fn puts_up_with_open_circuits(on: &[FailureKind]) -> bool {
+    OPENS_CIRCUITS.iter().any(|kind| on.contains(kind))
 }
 
 /// Doubles from try to try up to the cap; between a half and the whole of it, so that steps which failed together
@@ -88,7 +131,8 @@ mod tests {
     }
 
     fn standing(policy: &RetryPolicy, tries: u32) -> Standing<'_> {
-        Standing { policy, tries, next_candidate: None, time_left: None, jitter: 1.0 }
+        let at_circuits = Duration::ZERO;
+        Standing { policy, tries, at_circuits, next_candidate: None, time_left: None, jitter: 1.0 }
     }
 
     fn candidate(on: &[FailureKind]) -> Candidate {
@@ -140,6 +184,32 @@ mod tests {
         assert_eq!(after_failure(&failure, &now), Next::Fail);
         now.tries = 1;
         assert!(matches!(after_failure(&failure, &now), Next::Again { .. }));
+    }
+
+    #[test]
+    fn an_open_circuit_leads_to_the_next_candidate_or_is_waited_for_within_bounds() {
+        let policy = policy();
+        let mut failure = CallFailure::new(FailureKind::CircuitOpen, "rests");
+        failure.retry_after = Some(Duration::from_secs(10));
+        let wait = Next::WhenCircuitCloses { delay: Duration::from_secs(10) };
+        // The tries are not used up by it.
+        let mut now = standing(&policy, 9);
+        assert_eq!(after_failure(&failure, &now), wait);
+        now.at_circuits = LONGEST_AT_CIRCUITS - Duration::from_secs(9);
+        assert_eq!(after_failure(&failure, &now), Next::Fail, "not for ever");
+        (now.at_circuits, now.time_left) = (Duration::ZERO, Some(Duration::from_secs(5)));
+        assert_eq!(after_failure(&failure, &now), Next::Fail, "not beyond the deadline");
+        let (knows_why, picky) = (candidate(&[FailureKind::Overloaded]), candidate(&[FailureKind::Auth]));
+        (now.time_left, now.next_candidate) = (None, Some(&knows_why));
+        assert_eq!(after_failure(&failure, &now), Next::Fallback, "what opened it leads there too");
+        now.next_candidate = Some(&picky);
+        assert_eq!(after_failure(&failure, &now), wait);
+        for policy in [
+            RetryPolicy { max: 0, ..policy.clone() },
+            RetryPolicy { on: vec![FailureKind::RateLimit], ..policy.clone() },
+        ] {
+            assert_eq!(after_failure(&failure, &standing(&policy, 1)), Next::Fail);
+        }
     }
 
     proptest! {

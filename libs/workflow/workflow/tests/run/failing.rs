@@ -32,6 +32,35 @@ async fn an_attempt_that_may_be_made_again_is_after_the_time_that_was_asked_for(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_waited_for_without_using_up_the_tries() {
+    let home = Home::new();
+    let model = Model::new(|_, before| match before {
+        0 => Act::fail(FailureKind::Connect),
+        1..6 => {
+            let mut failure = CallFailure::new(FailureKind::CircuitOpen, "left alone");
+            failure.retry_after = Some(Duration::from_secs(10));
+            Act { answer: Err(failure), ..Act::say("") }
+        }
+        6 => Act::fail(FailureKind::Overloaded),
+        _ => Act::say("back again"),
+    });
+    let spec = "version: 1\nproject: p\nsteps:\n  a: { llm: { model: m, prompt: a } }\n";
+    let began = Instant::now();
+    let end = home.run("one", spec, &model).await;
+    assert_eq!(end.outcome, JobOutcome::Succeeded, "{:?}", end.error);
+    assert!(began.elapsed() >= Duration::from_secs(50), "{:?}", began.elapsed());
+    // A provider that never comes back is not waited for without end.
+    let model = Model::new(|_, _| {
+        let mut failure = CallFailure::new(FailureKind::CircuitOpen, "left alone");
+        failure.retry_after = Some(Duration::from_secs(50));
+        Act { answer: Err(failure), ..Act::say("") }
+    });
+    let end = home.run("two", &spec.replace("prompt: a", "prompt: b"), &model).await;
+    assert_eq!((end.outcome, model.calls()), (JobOutcome::Failed, 3));
+    assert_eq!(home.data("two", EventType::StepFailed, "a")["kind"], "circuit_open");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_without_an_end_is_ended_and_the_next_candidate_asked() {
     let home = Home::new();
     let model = Model::new(|request, _| match request.provider.as_str() {
