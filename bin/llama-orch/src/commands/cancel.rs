@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orch_core::{ExitCode, Failure, UnixMicros};
 use serde_json::json;
-use workflow::{RunStatus, RunView, Runs, leave_cancel};
+use workflow::{RunStatus, RunView, Runs, forget_cancel, leave_cancel};
 
 use super::jobs_elsewhere;
 use crate::arguments::CancelArguments;
@@ -23,13 +23,19 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
     let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
     let look = || runs.view(&job).map_err(Failure::from);
     let view = look()?;
-    if matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled) {
+    if has_ended(&view) {
         return tell(context, &view, &format!("has ended before: {}", view.status));
     }
     let control = view.path.join("control");
     leave_cancel(&control).map_err(|error| {
         Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
     })?;
+    // It may have ended meanwhile.
+    let view = look()?;
+    if has_ended(&view) {
+        forget_cancel(&control);
+        return tell(context, &view, &format!("has ended: {}", view.status));
+    }
     if view.status != RunStatus::Running {
         return tell(context, &view, "is marked: nobody runs it, and who resumes it next ends it");
     }
@@ -43,6 +49,10 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
     }
     let message = format!("the job {job} has been told to end, and after {ENDS_WITHIN:?} it still runs");
     Err(Failure::new(ExitCode::Timeout, message).hint(format!("llama-orch tail -f {job}")).into())
+}
+
+fn has_ended(view: &RunView) -> bool {
+    matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled)
 }
 
 fn tell(context: &Context, view: &RunView, word: &str) -> CommandResult {

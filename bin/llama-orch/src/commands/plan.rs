@@ -64,7 +64,7 @@ struct Totals<'a> {
 
 pub(super) fn run(context: &Context, arguments: &PlanArguments) -> CommandResult {
     let spec = read_spec(context, &arguments.spec)?;
-    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars)?;
+    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars, Map::new())?;
     let asked = Asked { provider: arguments.provider.as_deref(), concurrency: arguments.concurrency };
     let (forecast, spec, _) = foresee(context, spec, inputs, &asked)?;
     let past = past_steps(&Runs::new(context.home()?.runs()), &spec.project)?;

@@ -19,11 +19,13 @@ const MOST_FILES: usize = 10_000;
 type Declarations = BTreeMap<String, InputDeclaration>;
 
 /// Reads `name=value` pairs as a person types them: text by the declared type, files from this machine's disk,
-/// paths relative to `folder`. All problems at once.
+/// paths relative to `folder`. What is not typed is as in the job's `earlier` life, where it had one. All problems at
+/// once.
 pub fn read_inputs(
     declared: &Declarations,
     typed: &[(String, String)],
     folder: &Path,
+    earlier: Map<String, Value>,
 ) -> Result<Map<String, Value>, Vec<Failure>> {
     let mut given = Map::new();
     let mut problems = Vec::new();
@@ -43,15 +45,17 @@ pub fn read_inputs(
     }
     // Those that could not be read are there, and not missing.
     let is_tried = |name: &str| typed.iter().any(|(tried, _)| tried == name);
+    take_earlier(declared, &mut given, &mut problems, is_tried, earlier);
     complete(declared, &mut given, &mut problems, is_tried);
     if problems.is_empty() { Ok(given) } else { Err(problems) }
 }
 
-/// Checks values that come as JSON: files as `{path, text}`, for nothing of this machine's disk is read. All
-/// problems at once.
+/// Checks values that come as JSON: files as `{path, text}`, for nothing of this machine's disk is read. What is not
+/// given is as in the job's `earlier` life, where it had one. All problems at once.
 pub fn check_inputs(
     declared: &Declarations,
     given: Map<String, Value>,
+    earlier: Map<String, Value>,
 ) -> Result<Map<String, Value>, Vec<Failure>> {
     let mut checked = Map::new();
     let mut problems = Vec::new();
@@ -68,8 +72,15 @@ pub fn check_inputs(
             }
         }
     }
+    take_earlier(declared, &mut checked, &mut problems, |_| false, earlier);
     complete(declared, &mut checked, &mut problems, |_| false);
     if problems.is_empty() { Ok(checked) } else { Err(problems) }
+}
+
+/// Several problems as one.
+pub(super) fn all_of(problems: &[Failure]) -> Failure {
+    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    Failure::new(ExitCode::JobSpecInvalid, messages.join("\n"))
 }
 
 fn problem(name: &str, why: &str) -> Failure {
@@ -84,6 +95,28 @@ fn unknown(declared: &Declarations, name: &str) -> Failure {
         format!("it declares: {known}")
     };
     problem(name, "the workflow declares no such input").hint(hint)
+}
+
+/// Adds what the job had before, as far as an edited workflow still declares it.
+fn take_earlier(
+    declared: &Declarations,
+    given: &mut Map<String, Value>,
+    problems: &mut Vec<Failure>,
+    is_tried: impl Fn(&str) -> bool,
+    earlier: Map<String, Value>,
+) {
+    for (name, value) in earlier {
+        let Some(declaration) = declared.get(&name) else { continue };
+        if given.contains_key(&name) || is_tried(&name) {
+            continue;
+        }
+        let value = check_value(declaration.kind, value).unwrap_or_else(|why| {
+            let why = format!("{why} by now, and the job's own value is not");
+            problems.push(problem(&name, &why).hint(format!("give it: --var {name}=VALUE")));
+            Value::Null
+        });
+        given.insert(name, value);
+    }
 }
 
 /// Adds defaults; what is required has to be there.
@@ -234,7 +267,7 @@ mod tests {
             ("any", InputType::Json, true),
         ]);
         let words = [("text", "12"), ("count", "12"), ("share", "0.5"), ("loud", "true"), ("any", "[1, {}]")];
-        let read = read_inputs(&declared, &typed(&words), Path::new("")).unwrap();
+        let read = read_inputs(&declared, &typed(&words), Path::new(""), Map::new()).unwrap();
         let wanted = json!({"text": "12", "count": 12, "share": 0.5, "loud": true, "any": [1, {}]});
         assert_eq!(Value::Object(read), wanted);
     }
@@ -253,7 +286,7 @@ mod tests {
             },
         );
         let words = typed(&[("count", "many"), ("taks", "x")]);
-        let problems = read_inputs(&declared, &words, Path::new("")).unwrap_err();
+        let problems = read_inputs(&declared, &words, Path::new(""), Map::new()).unwrap_err();
         assert_eq!(
             messages(&problems),
             [
@@ -262,7 +295,8 @@ mod tests {
                 "input task: is required and not given",
             ]
         );
-        let read = read_inputs(&declared, &typed(&[("count", "1"), ("task", "x")]), Path::new("")).unwrap();
+        let words = typed(&[("count", "1"), ("task", "x")]);
+        let read = read_inputs(&declared, &words, Path::new(""), Map::new()).unwrap();
         assert_eq!(read["tone"], "plain");
     }
 
@@ -275,7 +309,7 @@ mod tests {
         }
         let declared = declared(&[("one", InputType::File, true), ("all", InputType::Files, true)]);
         let words = typed(&[("one", "notes/a.txt"), ("all", "notes/*.txt")]);
-        let read = read_inputs(&declared, &words, folder.path()).unwrap();
+        let read = read_inputs(&declared, &words, folder.path(), Map::new()).unwrap();
         let first = json!({
             "path": "notes/a.txt",
             "text": "one",
@@ -284,19 +318,36 @@ mod tests {
         assert_eq!(read["one"], first);
         assert_eq!(read["all"][0], first);
         assert_eq!(read["all"][1]["path"], "notes/b.txt");
-        assert_eq!(check_inputs(&declared, read.clone()).unwrap(), read);
+        assert_eq!(check_inputs(&declared, read.clone(), Map::new()).unwrap(), read);
 
         let words = typed(&[("one", "gone.txt"), ("all", "*.pdf")]);
-        let problems = read_inputs(&declared, &words, folder.path()).unwrap_err();
+        let problems = read_inputs(&declared, &words, folder.path(), Map::new()).unwrap_err();
         assert!(problems[0].message.starts_with("input one: cannot read"), "{problems:?}");
         assert!(problems[1].message.contains("names no file"), "{problems:?}");
+    }
+
+    #[test]
+    fn what_is_not_given_anew_is_as_it_was() {
+        let mut declared = declared(&[("count", InputType::Integer, true), ("doc", InputType::File, true)]);
+        let earlier = || {
+            let earlier = json!({"count": 1, "doc": file_value("a.txt", "one"), "gone": true});
+            earlier.as_object().cloned().unwrap()
+        };
+        let read = read_inputs(&declared, &typed(&[("count", "2")]), Path::new(""), earlier()).unwrap();
+        assert_eq!(Value::Object(read), json!({"count": 2, "doc": file_value("a.txt", "one")}));
+        let wrong = read_inputs(&declared, &typed(&[("count", "x")]), Path::new(""), earlier()).unwrap_err();
+        assert_eq!(messages(&wrong), ["input count: has to be a whole number, not \"x\""]);
+        // An edited workflow may want something else.
+        declared.get_mut("count").unwrap().kind = InputType::String;
+        let wrong = check_inputs(&declared, Map::new(), earlier()).unwrap_err();
+        assert_eq!(messages(&wrong), ["input count: has to be text by now, and the job's own value is not"]);
     }
 
     #[test]
     fn values_of_the_wrong_type_are_refused() {
         let declared = declared(&[("count", InputType::Integer, true), ("doc", InputType::File, true)]);
         let given = json!({"count": "12", "doc": "/etc/passwd"}).as_object().unwrap().clone();
-        let problems = check_inputs(&declared, given).unwrap_err();
+        let problems = check_inputs(&declared, given, Map::new()).unwrap_err();
         assert_eq!(
             messages(&problems),
             ["input count: has to be a whole number", "input doc: a file has to be given as {path, text}"]

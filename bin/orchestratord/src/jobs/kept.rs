@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use orch_core::{ByteCount, ExitCode, Failure};
 use serde_json::{Map, Value};
-use workflow::RunFolder;
+use workflow::{Manifest, RunFolder};
 use workflow_spec::{JobSpec, LONGEST_SPEC, LoadSpec, SpecErrors};
 
 /// Of all sub-workflows together.
@@ -71,6 +71,19 @@ pub fn kept_spec(folder: &RunFolder) -> Result<JobSpec, KeptError> {
 /// The inputs that a job was begun with.
 pub fn kept_inputs(folder: &RunFolder) -> Result<Map<String, Value>, KeptError> {
     folder.read_inputs().map_err(Failure::from)?.ok_or(KeptError::NeverBegun)
+}
+
+/// A job goes on with its workflow as it was edited, not with that of another project: its files and whatever looks
+/// for it by its project would be told of the wrong one.
+pub fn check_project(job: &Manifest, spec: &JobSpec) -> Result<(), Failure> {
+    if job.lives == 0 || job.project == spec.project {
+        return Ok(());
+    }
+    let message = format!(
+        "the job {} is of the project {}, and the workflow of {}",
+        job.job_id, job.project, spec.project
+    );
+    Err(Failure::new(ExitCode::Usage, message).hint("run the workflow as a job of its own, without --resume"))
 }
 
 fn kept_parts(folder: &RunFolder) -> Result<BTreeMap<String, String>, Failure> {

@@ -10,13 +10,14 @@ use orch_api::{
 use orch_core::{ErrorCode, ExitCode, Failure, HomeLayout, UnixMicros, UnixMillis};
 use orch_runtime::{CancellationToken, Tasks};
 use pool_managerd::api::Refusal;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use workflow::{Decided, JobId, RunStatus, RunSummary, RunView};
 use workflow_spec::{JobSpec, SpecErrors};
 
 use super::book::{Book, Full};
 use super::follow::Journal;
+use super::inputs::all_of;
 use super::kit::Kit;
 use super::metrics::JobCounts;
 use super::owner::Owner;
@@ -102,7 +103,7 @@ impl JobManager {
         let JobRequest { spec, specs, inputs, options, job_id } = request;
         let spec = read_spec(&spec_text(spec), &specs)?;
         self.check(caller, &spec, options.provider.as_deref())?;
-        let inputs = check_inputs(&spec.inputs, inputs).map_err(|problems| all_of(&problems))?;
+        let inputs = check_inputs(&spec.inputs, inputs, Map::new()).map_err(|problems| all_of(&problems))?;
         let id = match job_id {
             Some(id) => job_name(&id)?,
             None => JobId::fresh(&spec.project),
@@ -172,6 +173,11 @@ impl JobManager {
             // Before anybody is told: whoever was answered may rely on it, also if this daemon is killed now.
             workflow::leave_cancel(&this.inner.shelf.control(&view.id))
                 .map_err(|error| cannot_ask(&view.id, &error))?;
+            // It may have ended meanwhile: whoever resumes it wants it to go on.
+            if this.find(&caller, &id)?.is_over() {
+                workflow::forget_cancel(&this.inner.shelf.control(&view.id));
+                return Ok(());
+            }
             if this.book().cancel(&view.id) { Ok(()) } else { this.go_on(&view, owner.is_some()) }
         })
         .await?;
@@ -444,11 +450,6 @@ fn wrong_spec(errors: &SpecErrors) -> Refusal {
 }
 
 /// Several failures as one.
-fn all_of(problems: &[Failure]) -> Failure {
-    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
-    Failure::new(ExitCode::JobSpecInvalid, messages.join("\n"))
-}
-
 fn cannot_ask(id: &JobId, error: &std::io::Error) -> Failure {
     Failure::new(ExitCode::General, format!("nothing can be left for the job {id}: {error}"))
 }

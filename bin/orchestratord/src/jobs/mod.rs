@@ -18,7 +18,9 @@ mod weights;
 
 pub use compose::{ProviderBook, Variables, environment, local_gateway};
 pub use inputs::{check_inputs, read_inputs};
-pub use kept::{KeptError, SpecFolder, keep, kept_inputs, kept_spec, read_spec_file, read_spec_text};
+pub use kept::{
+    KeptError, SpecFolder, check_project, keep, kept_inputs, kept_spec, read_spec_file, read_spec_text,
+};
 pub(crate) use kit::Kit;
 pub(crate) use manager::JobManager;
 pub(crate) use metrics::JobCounts;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use workflow::{JobId, Past, RunFolder, RunFolderError, RunStatus, RunSummary, RunView, Runs, Tail};
 use workflow_spec::JobSpec;
 
+use super::inputs::{all_of, check_inputs};
 use super::kept::{self, KeptError};
 use super::owner::Owner;
 
@@ -122,7 +123,10 @@ impl Shelf {
     ) -> Result<(), Failure> {
         let (folder, past) = RunFolder::resume(self.runs.root(), id, HOLDER)?;
         if let Some(spec) = spec {
-            let inputs = folder.read_inputs()?.unwrap_or_default();
+            kept::check_project(&past.manifest, spec)?;
+            let earlier = folder.read_inputs()?.unwrap_or_default();
+            let inputs =
+                check_inputs(&spec.inputs, Map::new(), earlier).map_err(|problems| all_of(&problems))?;
             kept::keep(&folder, spec, &inputs)?;
         }
         let mut owner = Owner::read(folder.path()).ok_or_else(|| not_ours(id))?;

@@ -108,8 +108,9 @@ pub fn leave_cancel(control: &Path) -> io::Result<()> {
     leave(control, CANCEL, b"")
 }
 
-/// A run that has ended is not to be ended any more: whoever goes on with it later wants it to go on.
-pub(crate) fn forget_cancel(control: &Path) {
+/// A run that has ended is not to be ended any more: whoever goes on with it later wants it to go on. Its writer
+/// forgets what was there when it ended; whoever left the wish looks again, for it may have come too late for that.
+pub fn forget_cancel(control: &Path) {
     match fs::remove_file(control.join(CANCEL)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(control = %control.display(), %error, "a wish that is over cannot be removed");

@@ -30,7 +30,8 @@ mod why;
 
 pub use budget::BUDGET_GATE;
 pub use control::{
-    Decided, DecisionError, check_decision, decision_is_left, has_wishes, leave_cancel, leave_decision,
+    Decided, DecisionError, check_decision, decision_is_left, forget_cancel, has_wishes, leave_cancel,
+    leave_decision,
 };
 pub use event::{Event, EventType, Level};
 pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use orch_core::{ExitCode, Failure, UnixMicros};
-use orchestratord::jobs::{KeptError, kept_inputs, kept_spec};
+use orchestratord::jobs::{KeptError, check_project, kept_inputs, kept_spec};
 use serde_json::{Map, Value};
 use workflow::{JobId, Past, RunFolder, RunFolderError, Runs};
 use workflow_spec::JobSpec;
@@ -72,7 +72,7 @@ fn begin_fresh(
             .hint("give it: --spec FILE")
             .into());
     };
-    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars)?;
+    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars, Map::new())?;
     let folder = arguments.spec.as_deref().map(spec_folder);
     let id = id.unwrap_or_else(|| JobId::fresh(&spec.project));
     if runs.path(&id).exists() {
@@ -81,7 +81,7 @@ fn begin_fresh(
     Ok(Beginning { spec, inputs, place: Place::Fresh { runs: runs.root().to_owned(), id }, folder })
 }
 
-/// With the workflow and the inputs that the job was begun with, where no others are given.
+/// With the workflow that the job was begun with, where no other is given, and its inputs but for those that are.
 fn go_on(
     context: &Context,
     arguments: &RunArguments,
@@ -94,20 +94,15 @@ fn go_on(
         Some(spec) => spec,
         None => kept_spec(&folder).map_err(|error| not_kept(context, error, id))?,
     };
+    check_project(&past.manifest, &spec)?;
     let beside = arguments.spec.as_deref().map(spec_folder);
-    let vars = &arguments.inputs.vars;
-    let inputs = match kept_inputs(&folder) {
-        Ok(kept) if vars.is_empty() && fit(&kept, &spec) => kept,
-        Ok(_) | Err(KeptError::NeverBegun) => typed_inputs(context, &spec, vars)?,
+    let earlier = match kept_inputs(&folder) {
+        Ok(kept) => kept,
+        Err(KeptError::NeverBegun) => Map::new(),
         Err(error) => return Err(not_kept(context, error, id)),
     };
+    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars, earlier)?;
     Ok(Beginning { spec, inputs, place: Place::Held(Box::new((folder, past))), folder: beside })
-}
-
-/// Whether the inputs of an earlier life are what an edited workflow declares.
-fn fit(inputs: &Map<String, Value>, spec: &JobSpec) -> bool {
-    inputs.keys().all(|name| spec.inputs.contains_key(name))
-        && spec.inputs.iter().all(|(name, declared)| !declared.required || inputs.contains_key(name))
 }
 
 fn not_kept(context: &Context, error: KeptError, id: &JobId) -> Ended {

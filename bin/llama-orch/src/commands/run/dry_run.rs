@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Map;
 use workflow::StepForecast;
 use workflow_spec::{Graph, Step, StepKind};
 
@@ -28,7 +29,7 @@ struct Row<'a> {
 pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult {
     let Some(name) = &arguments.spec else { return super::needs_spec("--dry-run") };
     let spec = read_spec(context, name)?;
-    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars)?;
+    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars, Map::new())?;
     let asked = Asked { provider: arguments.provider.as_deref(), concurrency: arguments.concurrency };
     let (forecast, spec, provider) = foresee(context, spec, inputs, &asked)?;
     let known: BTreeMap<&str, &StepForecast> =

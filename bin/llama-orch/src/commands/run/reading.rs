@@ -72,11 +72,13 @@ fn unreadable(name: &str, error: &std::io::Error) -> Failure {
     }
 }
 
-/// The inputs by `--var`; all that is wrong with them is told at once.
+/// The inputs by `--var`, the others as a job had them in an `earlier` life; all that is wrong with them is told at once.
 pub(in crate::commands) fn typed_inputs(
     context: &Context,
     spec: &JobSpec,
     vars: &[(String, String)],
+    earlier: Map<String, Value>,
 ) -> Result<Map<String, Value>, Ended> {
-    read_inputs(&spec.inputs, vars, &working_folder()).map_err(|failures| refuse_all(context, &failures))
+    read_inputs(&spec.inputs, vars, &working_folder(), earlier)
+        .map_err(|failures| refuse_all(context, &failures))
 }

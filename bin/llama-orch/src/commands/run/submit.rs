@@ -3,7 +3,7 @@
 use orch_api::{JobAccepted, JobJournal, JobOptions, JobRequest, ResumeRequest};
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use workflow_spec::JobSpec;
 
 use super::end::MOST_LISTED;
@@ -56,7 +56,7 @@ fn submit(
 ) -> Result<JobAccepted, Ended> {
     let spec = spec
         .ok_or_else(|| Failure::new(ExitCode::Usage, "no workflow is given").hint("give it: --spec FILE"))?;
-    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars)?;
+    let inputs = typed_inputs(context, &spec, &arguments.inputs.vars, Map::new())?;
     let request = JobRequest {
         spec: Value::String(spec.source),
         specs: spec.parts,
@@ -74,6 +74,11 @@ fn resume(
     resumed: Option<&str>,
     spec: Option<JobSpec>,
 ) -> Result<(JobAccepted, u64), Ended> {
+    if !arguments.inputs.vars.is_empty() {
+        let message =
+            "a submitted job goes on with its own inputs: --var is not taken with --resume --submit";
+        return Err(Failure::new(ExitCode::Usage, message).hint("submit it as a new job").into());
+    }
     let job = named(client, resumed.or(arguments.job_id.as_deref()).unwrap_or("last"))?;
     let known = block_on(client.job(&job))?["journal"]["seq"].as_u64().unwrap_or_default();
     let (spec, specs) = spec.map(|spec| (Value::String(spec.source), spec.parts)).unzip();

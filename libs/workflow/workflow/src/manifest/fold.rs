@@ -34,6 +34,7 @@ impl Manifest {
         self.provider = data.provider.as_deref().map(str::to_owned);
         self.spec_sha256 = data.spec_sha256.as_deref().map(str::to_owned);
         self.by_id.clear();
+        self.keep_what_was_done();
         self.earlier.extend(self.steps.drain(..).map(|step| (step.id.clone(), step)));
         for id in &data.steps {
             self.entry(id).is_planned = true;
@@ -46,6 +47,7 @@ impl Manifest {
             .duration_s
             .unwrap_or_else(|| self.life_began.map_or(0.0, |began| fact.at.since(began).as_secs_f64()));
         self.life_began = None;
+        self.keep_what_was_done();
         self.finished_at = (kind != EventType::JobWaiting).then_some(fact.at);
         self.error = fact.data.error.as_deref().map(str::to_owned);
         self.status = Some(match kind {
@@ -54,6 +56,15 @@ impl Manifest {
             EventType::JobWaiting => JobStatus::Waiting,
             _ => JobStatus::Failed,
         });
+    }
+
+    /// Steps that a life did not come to are as an earlier one left them, where that was well.
+    fn keep_what_was_done(&mut self) {
+        for step in self.steps.iter_mut().filter(|step| step.status == StepStatus::Pending) {
+            if let Some(earlier) = self.earlier.remove(&step.id).filter(StepState::is_done) {
+                *step = StepState { is_planned: step.is_planned, ..earlier };
+            }
+        }
     }
 
     fn apply_to_step(&mut self, kind: EventType, fact: &Fact<'_>) {
