@@ -18,8 +18,12 @@ fn example(name: &str) -> String {
 
 /// A home whose daemon serves one model.
 fn serving() -> Home {
+    serving_with(&json!({"server": {"parallel": 2}}))
+}
+
+fn serving_with(changes: &Value) -> Home {
     let home = Home::real();
-    home.instance("noise", &json!({"server": {"parallel": 2}}));
+    home.instance("noise", changes);
     home.start_daemon();
     home.ok(&["up", "noise"]);
     home
@@ -78,4 +82,19 @@ fn a_text_is_rewritten_until_it_is_good_and_published_when_somebody_says_so() {
     }
     assert!(count(&home, "one", "llm.request") > 0);
     assert_eq!(count(&home, "two", "llm.request"), 0);
+}
+
+#[test]
+fn the_file_of_the_older_orchestrator_fits_a_small_context_whatever_the_model_says() {
+    // 2,048 tokens for each request.
+    let home = serving_with(&json!({"model": {"context_size": 4096}, "server": {"parallel": 2}}));
+    for job in ["one", "two"] {
+        home.ok(&["run", "--spec", &example("seed.json"), "--job-id", job, "--no-cache"]);
+        for file in ["main.py", "README.md", "REVIEW.md"] {
+            assert!(
+                home.path().join("runs").join(job).join("outputs/notes_api").join(file).is_file(),
+                "{file}"
+            );
+        }
+    }
 }
