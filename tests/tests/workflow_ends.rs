@@ -186,3 +186,46 @@ fn a_step_that_takes_long_holds_no_stop_and_its_programs_end() {
     scene.home.start_daemon();
     wait_for("the step is asked again", SOON, || scene.provider.count("B") == 2);
 }
+
+/// A gate, with nothing before it.
+const GATED: &str = "project: gated
+steps:
+  review: { gate: { message: good enough?, choices: [approve, reject] } }
+  b: { needs: review, llm: { model: m, provider: local, prompt: B } }
+";
+
+#[test]
+fn commands_know_that_the_daemon_takes_care_of_what_was_submitted() {
+    const AT_ONCE: usize = 4;
+    let scene = Scene::new(Script::default().fault("wait", Fault::Hang, AT_ONCE as u64));
+    scene.home.start_daemon();
+    let submit = |id: &str, text: &str| {
+        let spec = scene.spec(text);
+        scene.home.spawn(&["run", "--submit", "--spec", &spec, "--job-id", id], id)
+    };
+    let status = |id: &str| scene.home.run(&["show", id, "--json"]).stdout;
+    let is = |id: &str, word: &str| status(id).contains(&format!("\"status\": \"{word}\""));
+    let _followers = ["approved", "cancelled"].map(|id| {
+        let follower = submit(id, GATED);
+        wait_for("the gate", SOON, || is(id, "waiting"));
+        follower
+    });
+    let decided = scene.home.ok(&["decide", "approved", "review", "approve"]);
+    assert!(!decided.stderr.contains("nobody runs"), "{decided}");
+    scene.wait_for_end("approved", "job.succeeded");
+    let cancelled = scene.home.ok(&["cancel", "cancelled"]);
+    assert!(cancelled.stdout.contains("has ended: cancelled"), "{cancelled}");
+
+    let _full: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let text = format!("project: p\nsteps: {{ a: {{ llm: {{ model: m, provider: local, prompt: wait {number} }} }} }}\n");
+            let follower = submit(&format!("full{number}"), &text);
+            wait_for("it is asked", SOON, || scene.provider.count(&format!("wait {number}")) == 1);
+            follower
+        })
+        .collect();
+    let _queued = submit("queued", GATED);
+    wait_for("it is submitted", SOON, || is("queued", "queued"));
+    let listed = scene.home.ok(&["jobs"]);
+    assert!(listed.stdout.contains("queued") && !listed.stdout.contains("interrupted"), "{listed}");
+}

@@ -6,6 +6,7 @@ use orch_core::{ExitCode, Failure, UnixMicros};
 use serde_json::json;
 use workflow::{RunStatus, RunView, Runs, forget_cancel, leave_cancel};
 
+use super::decide::is_served;
 use super::jobs_elsewhere;
 use crate::arguments::CancelArguments;
 use crate::context::Context;
@@ -23,7 +24,7 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
     let job = runs.find(&arguments.job_id, UnixMicros::now()).map_err(Failure::from)?;
     let look = || runs.view(&job).map_err(Failure::from);
     let view = look()?;
-    if has_ended(&view) {
+    if view.status.is_over() {
         return tell(context, &view, &format!("has ended before: {}", view.status));
     }
     let control = view.path.join("control");
@@ -32,27 +33,27 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
     })?;
     // It may have ended meanwhile.
     let view = look()?;
-    if has_ended(&view) {
+    if view.status.is_over() {
         forget_cancel(&control);
         return tell(context, &view, &format!("has ended: {}", view.status));
     }
-    if view.status != RunStatus::Running {
+    let served = is_served(context, &view)?;
+    if view.status != RunStatus::Running && !served {
         return tell(context, &view, "is marked: nobody runs it, and who resumes it next ends it");
     }
     let mut last = view;
     let ended = wait_up_to(ENDS_WITHIN, || {
         last = look()?;
-        Ok(last.status != RunStatus::Running)
+        Ok(if served { last.status.is_over() } else { last.status != RunStatus::Running })
     })?;
     if ended {
         return tell(context, &last, &format!("has ended: {}", last.status));
     }
+    if last.status != RunStatus::Running {
+        return tell(context, &last, "is marked: the daemon ends it when its turn comes");
+    }
     let message = format!("the job {job} has been told to end, and after {ENDS_WITHIN:?} it still runs");
     Err(Failure::new(ExitCode::Timeout, message).hint(format!("llama-orch tail -f {job}")).into())
-}
-
-fn has_ended(view: &RunView) -> bool {
-    matches!(view.status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled)
 }
 
 fn tell(context: &Context, view: &RunView, word: &str) -> CommandResult {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orch_core::{ExitCode, Failure, UnixMicros, UnixMillis};
+use orchestratord::client::DaemonClient;
 use serde_json::json;
 use workflow::{Decided, RunStatus, RunView, Runs, check_decision, decision_is_left, leave_decision};
 
@@ -34,12 +35,18 @@ pub(super) fn run(context: &Context, arguments: &DecideArguments) -> CommandResu
     leave_decision(&control, &decided).map_err(|error| {
         Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
     })?;
-    let is_live = view.status == RunStatus::Running;
+    let served = is_served(context, &view)?;
+    let is_live = view.status == RunStatus::Running || served;
     let taken = is_live && wait_up_to(TAKEN_WITHIN, || Ok(!decision_is_left(&control, &decided.step)))?;
-    tell(context, &view, &decided, taken)
+    tell(context, &view, &decided, taken, served)
 }
 
-fn tell(context: &Context, view: &RunView, decided: &Decided, taken: bool) -> CommandResult {
+/// Whether the daemon of this home takes care of a job, also where it does not run it at this moment.
+pub(super) fn is_served(context: &Context, view: &RunView) -> Result<bool, Failure> {
+    Ok(view.is_submitted && DaemonClient::living(context.home()?).is_some())
+}
+
+fn tell(context: &Context, view: &RunView, decided: &Decided, taken: bool, served: bool) -> CommandResult {
     let job = &view.id;
     if context.printer.json() {
         let answer = json!({
@@ -54,7 +61,9 @@ fn tell(context: &Context, view: &RunView, decided: &Decided, taken: bool) -> Co
     if taken {
         return Ok(());
     }
-    context.talk.note(&if view.status == RunStatus::Running {
+    context.talk.note(&if served && view.status != RunStatus::Running {
+        format!("the daemon goes on with it when its turn comes; watch it with: llama-orch tail -f {job}")
+    } else if view.status == RunStatus::Running {
         format!("the run has not taken it up yet; watch it with: llama-orch tail -f {job}")
     } else {
         format!("nobody runs the job now; go on with: llama-orch run --resume {job}")

@@ -198,11 +198,13 @@ fn next(view: &RunView) -> Vec<String> {
         })
         .collect();
     match view.status {
-        RunStatus::Running if next.is_empty() => next.push(command_line(&["llama-orch", "tail", "-f", id])),
+        RunStatus::Queued | RunStatus::Running if next.is_empty() => {
+            next.push(command_line(&["llama-orch", "tail", "-f", id]));
+        }
         RunStatus::Interrupted | RunStatus::Waiting | RunStatus::Failed | RunStatus::Cancelled => {
             next.push(command_line(&["llama-orch", "run", "--resume", id]));
         }
-        RunStatus::Running | RunStatus::Succeeded => {}
+        RunStatus::Queued | RunStatus::Running | RunStatus::Succeeded => {}
     }
     next
 }

@@ -316,8 +316,8 @@ impl JobManager {
         match status {
             RunStatus::Running => JobStatus::Running,
             // Between its turn and the moment in which its folder is held.
-            RunStatus::Interrupted if self.book().is_running(id) => JobStatus::Running,
-            RunStatus::Interrupted => JobStatus::Interrupted,
+            RunStatus::Queued | RunStatus::Interrupted if self.book().is_running(id) => JobStatus::Running,
+            RunStatus::Queued | RunStatus::Interrupted => JobStatus::Interrupted,
             RunStatus::Waiting => JobStatus::Waiting,
             RunStatus::Succeeded => JobStatus::Succeeded,
             RunStatus::Failed => JobStatus::Failed,

@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orch_api::JobOptions;
 use serde::{Deserialize, Serialize};
+use workflow::owner_file;
 
 /// Far above any real file of this kind.
 const MAX_FILE: u64 = 64 * 1024;
@@ -31,16 +32,12 @@ impl Owner {
     /// `None` where the run is none of a daemon's, or the file cannot be understood.
     pub(crate) fn read(run: &Path) -> Option<Self> {
         let mut text = Vec::new();
-        File::open(file(run)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+        File::open(owner_file(run)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     /// All at once or not at all.
     pub(crate) fn write(&self, run: &Path) -> io::Result<()> {
-        engine_process::write_private(&file(run), &serde_json::to_vec(self)?)
+        engine_process::write_private(&owner_file(run), &serde_json::to_vec(self)?)
     }
-}
-
-fn file(run: &Path) -> PathBuf {
-    run.join("control").join("owner.json")
 }

@@ -57,10 +57,8 @@ pub(super) struct Looked {
 impl Looked {
     /// Whether it has come to its end, and nobody has wanted it to go on since.
     pub(super) fn is_over(&self) -> bool {
-        let status = self.view.status;
-        let has_ended = matches!(status, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled);
         let wanted_at = self.owner.as_ref().map(|owner| owner.wanted_at);
-        has_ended && wanted_at != Some(self.view.manifest.journal.seq)
+        self.view.status.is_over() && wanted_at != Some(self.view.manifest.journal.seq)
     }
 }
 
@@ -186,7 +184,7 @@ impl Shelf {
         let view = self.runs.view(id)?;
         Ok(match view.status {
             // Cut off, or never begun.
-            RunStatus::Interrupted => Found::ToDo,
+            RunStatus::Queued | RunStatus::Interrupted => Found::ToDo,
             // Somebody else has taken it up.
             RunStatus::Running => Found::Over,
             // Somebody wanted it to go on, and nobody has begun.

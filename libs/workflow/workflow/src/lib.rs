@@ -51,7 +51,7 @@ pub use recorder::{
     StepResult, Succeeded, SyncFile, Tried,
 };
 pub use run::{Halt, Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
-pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError};
+pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError, owner_file};
 pub use store::{
     Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
 };

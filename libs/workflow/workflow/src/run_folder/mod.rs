@@ -302,6 +302,12 @@ pub(crate) fn lock_file(run: &Path) -> PathBuf {
     run.join("lock")
 }
 
+/// Of a run that was handed to a control plane: whose it is, and how it is to be run. Written last of all that a
+/// submission leaves.
+pub fn owner_file(run: &Path) -> PathBuf {
+    run.join("control").join("owner.json")
+}
+
 pub(crate) fn manifest(run: &Path) -> PathBuf {
     run.join("manifest.json")
 }

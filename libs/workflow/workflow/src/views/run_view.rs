@@ -16,6 +16,8 @@ use crate::{JobStatus, Manifest};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
+    /// It was submitted to a control plane, which has not begun it.
+    Queued,
     Running,
     /// The process that ran it is gone, and it has not ended.
     Interrupted,
@@ -29,6 +31,7 @@ pub enum RunStatus {
 impl RunStatus {
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::Interrupted => "interrupted",
             Self::Waiting => "waiting",
@@ -36,6 +39,11 @@ impl RunStatus {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether it has come to an end.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
     pub(super) fn of(status: Option<JobStatus>, is_live: bool) -> Self {
@@ -62,6 +70,8 @@ pub struct RunView {
     pub id: JobId,
     pub path: PathBuf,
     pub status: RunStatus,
+    /// Whether a control plane takes care of it.
+    pub is_submitted: bool,
     /// What the journal tells.
     pub manifest: Manifest,
     /// Who runs it, if somebody does and says so.
@@ -83,9 +93,13 @@ impl RunView {
                 is_live = has_not_ended(&manifest) && is_held(&path);
             }
         }
-        let status = RunStatus::of(manifest.status, is_live);
+        let is_submitted = run_folder::owner_file(&path).is_file();
+        let status = match RunStatus::of(manifest.status, is_live) {
+            RunStatus::Interrupted if manifest.lives == 0 && is_submitted => RunStatus::Queued,
+            status => status,
+        };
         let holder = if is_live { lock::holder(&run_folder::lock_file(&path)) } else { None };
-        Ok(Self { id: id.clone(), path, status, manifest, holder, damaged_line })
+        Ok(Self { id: id.clone(), path, status, is_submitted, manifest, holder, damaged_line })
     }
 
     /// Seconds for which the job ran, up to now while it does.

@@ -46,6 +46,24 @@ fn a_run_is_running_while_somebody_has_it_and_interrupted_after_that() {
 }
 
 #[test]
+fn a_run_that_was_submitted_and_has_not_begun_is_queued() {
+    let home = tempfile::tempdir().unwrap();
+    let runs = Runs::new(home.path());
+    let recorder = create(home.path(), "job_a");
+    let owner = crate::owner_file(&runs.path(&id("job_a")));
+    std::fs::create_dir_all(owner.parent().unwrap()).unwrap();
+    std::fs::write(owner, "{}").unwrap();
+    drop(recorder);
+    assert_eq!(runs.view(&id("job_a")).unwrap().status, RunStatus::Queued);
+    assert_eq!(runs.list(now()).unwrap().0[0].status, RunStatus::Queued);
+    let (folder, past) = RunFolder::resume(home.path(), &id("job_a"), "test").unwrap();
+    let mut recorder = Recorder::open(folder, Some(&past)).unwrap();
+    begin(&mut recorder, "notes");
+    drop(recorder);
+    assert_eq!(runs.view(&id("job_a")).unwrap().status, RunStatus::Interrupted, "it has begun");
+}
+
+#[test]
 fn the_list_has_the_newest_first_and_believes_no_manifest_that_knows_too_little() {
     let home = tempfile::tempdir().unwrap();
     let runs = Runs::new(home.path());
