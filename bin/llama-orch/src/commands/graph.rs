@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use workflow_spec::{Graph, StepKind};
 
-use super::run::read_spec;
+use super::workflow_text::read_spec;
 use crate::arguments::{GraphArguments, GraphFormat};
 use crate::context::Context;
 use crate::ending::CommandResult;

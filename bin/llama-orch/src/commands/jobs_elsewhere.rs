@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use orch_api::{JobDecision, JobSummary, SentEvent, StreamEnd};
+use orch_api::{JobDecision, SentEvent, StreamEnd};
 use orch_core::{ExitCode, Failure};
 use orchestratord::client::DaemonClient;
 use serde_json::{Value, json};
 use workflow::{Event, JournalLine};
 
-use super::tail;
-use crate::arguments::{ShowArguments, TailArguments};
+use crate::arguments::ShowArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::runtime::block_on;
@@ -17,33 +16,12 @@ use crate::words::{or_dash, show_seconds};
 
 /// Names the newest job.
 const LAST: &str = "last";
-/// So many are listed.
-const LISTED: usize = 1000;
 /// So long a stream may stay broken: a daemon that restarts is back by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries to connect again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 const STEP_HEADINGS: [&str; 5] = ["STEP", "STATUS", "ATTEMPTS", "TOKENS", "DURATION"];
-
-pub(super) fn list(context: &Context, client: &DaemonClient) -> CommandResult {
-    let rows = block_on(client.jobs(LISTED))?;
-    if context.printer.json() {
-        return Ok(context.printer.document(&rows)?);
-    }
-    let cells = |row: &JobSummary| {
-        vec![
-            row.job_id.clone(),
-            row.project.clone(),
-            row.status.label().to_owned(),
-            format!("{}/{}", row.steps_done, row.steps),
-            row.tokens.to_string(),
-            or_dash(row.started_at.as_ref()),
-            or_dash(row.duration_s.map(show_seconds)),
-        ]
-    };
-    Ok(context.printer.table(&super::jobs::HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?)
-}
 
 pub(super) fn show(context: &Context, client: &DaemonClient, arguments: &ShowArguments) -> CommandResult {
     let id = named(client, &arguments.job_id)?;
@@ -104,16 +82,6 @@ pub(super) fn totals(document: &Value, most_failures: usize) -> Vec<(&'static st
         }
     }
     totals
-}
-
-pub(super) fn tail(context: &Context, client: &DaemonClient, arguments: &TailArguments) -> CommandResult {
-    let id = named(client, &arguments.job_id)?;
-    follow(client, &id, arguments.since, arguments.follow, &mut |line| {
-        if tail::is_wanted(arguments, &line) {
-            context.printer.line(tail::shown(context, &line))?;
-        }
-        Ok(true)
-    })
 }
 
 pub(super) fn decide(

@@ -12,7 +12,8 @@ use workflow::{
 };
 use workflow_spec::JobSpec;
 
-use super::run::{read_spec, surroundings, typed_inputs};
+use super::surroundings::surroundings;
+use super::workflow_text::{read_spec, typed_inputs};
 use crate::arguments::PlanArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;

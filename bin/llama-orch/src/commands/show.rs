@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use workflow::{FileState, JobId, JournalLine, RunStatus, RunView, Runs, StepState, StepStatus, TailError};
 
 use super::jobs_elsewhere;
-use super::tail::shown;
+use super::journal_words::shown;
 use crate::arguments::ShowArguments;
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};

@@ -9,8 +9,8 @@ use workflow::{JobId, Past, RunFolder, RunFolderError, Runs};
 use workflow_spec::JobSpec;
 
 use super::COMMAND;
-use super::reading::{read_spec, spec_folder, spec_refused, typed_inputs};
 use crate::arguments::RunArguments;
+use crate::commands::workflow_text::{read_spec, spec_folder, spec_refused, typed_inputs};
 use crate::context::Context;
 use crate::ending::Ended;
 

@@ -7,9 +7,9 @@ use serde_json::Map;
 use workflow::StepForecast;
 use workflow_spec::{Graph, Step, StepKind};
 
-use super::reading::{read_spec, typed_inputs};
 use crate::arguments::RunArguments;
 use crate::commands::plan::{Asked, foresee, show_outlook};
+use crate::commands::workflow_text::{read_spec, typed_inputs};
 use crate::context::Context;
 use crate::ending::CommandResult;
 use crate::words::or_dash;

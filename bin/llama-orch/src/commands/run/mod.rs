@@ -4,26 +4,22 @@ mod beginning;
 mod dry_run;
 mod end;
 mod interrupt;
-mod reading;
 mod submit;
 
 use std::sync::Arc;
 
-use llm_providers::Reach;
 use orch_core::{ExitCode, Failure};
-use orchestratord::daemon::{DaemonOptions, load_settings};
-use orchestratord::jobs::{ProviderBook, environment, keep, local_gateway};
+use orchestratord::jobs::keep;
 use tokio_util::sync::CancellationToken;
 use workflow::{Halt, Job, JobEnd, JobOptions, Ports, Store, Watch, run_job};
-use workflow_spec::JobSpec;
 
+use super::surroundings::surroundings;
 use crate::arguments::{JournalChoice, RunArguments};
 use crate::context::Context;
-use crate::ending::{CommandResult, Ended};
+use crate::ending::CommandResult;
 use crate::live::{JobPicture, Show};
 use crate::runtime::block_on;
 use beginning::Beginning;
-pub(super) use reading::{read_spec, typed_inputs};
 
 /// What others read who find the job's lock taken.
 const COMMAND: &str = "llama-orch run";
@@ -46,21 +42,6 @@ pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult 
         folder: beginning.folder.clone(),
     };
     carry_out(context, beginning, ports, options)
-}
-
-/// What the job is given, and whom it asks where its steps name nobody.
-pub(super) fn surroundings(
-    context: &Context,
-    provider: Option<&str>,
-    spec: &JobSpec,
-) -> Result<(Ports, String), Failure> {
-    let home = context.home()?;
-    let settings = load_settings(&DaemonOptions { home: home.clone(), flags: Vec::new() })?;
-    let variables = environment();
-    let book = ProviderBook::new(&settings, &variables, local_gateway(home, context.server_access()))?;
-    let provider = book.default_for(provider, spec, &settings, &variables)?;
-    book.check_steps(spec)?;
-    Ok((book.into_ports(variables, Reach::Everywhere, None), provider))
 }
 
 fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: JobOptions) -> CommandResult {
@@ -89,12 +70,4 @@ fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: Job
 /// `what` works on a workflow that is given.
 fn needs_spec(what: &str) -> CommandResult {
     Err(Failure::new(ExitCode::Usage, format!("{what} needs a workflow")).hint("give it: --spec FILE").into())
-}
-
-/// Several things that are wrong, each with its hint; then the code.
-fn refuse_all(context: &Context, failures: &[Failure]) -> Ended {
-    for failure in failures {
-        context.talk.failure(failure);
-    }
-    Ended::Told(failures.first().map_or(ExitCode::General, |failure| failure.exit))
 }

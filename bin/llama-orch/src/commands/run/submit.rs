@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use workflow_spec::JobSpec;
 
 use super::end::MOST_LISTED;
-use super::reading::{read_spec, typed_inputs};
 use crate::arguments::{JournalChoice, RunArguments};
 use crate::commands::jobs_elsewhere::{follow, named, totals};
+use crate::commands::workflow_text::{read_spec, typed_inputs};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
 use crate::live::{JobPicture, Show};

@@ -8,7 +8,6 @@ use orchestratord::jobs::{SpecFolder, read_inputs, read_spec_file, read_spec_tex
 use serde_json::{Map, Value};
 use workflow_spec::{JobSpec, SpecError, SpecErrors};
 
-use super::refuse_all;
 use crate::context::{Context, working_folder};
 use crate::ending::Ended;
 
@@ -16,7 +15,7 @@ use crate::ending::Ended;
 const STDIN: &str = "-";
 
 /// Reads and checks the workflow that `--spec` names; all that is wrong with it is told at once.
-pub(in crate::commands) fn read_spec(context: &Context, name: &str) -> Result<JobSpec, Ended> {
+pub(super) fn read_spec(context: &Context, name: &str) -> Result<JobSpec, Ended> {
     let (text, shown) = match name {
         STDIN => (read_spec_text(std::io::stdin().lock()), "stdin"),
         path => (read_spec_file(Path::new(path)), path),
@@ -40,7 +39,7 @@ fn check_spec(context: &Context, text: &str, folder: PathBuf, shown: &str) -> Re
 }
 
 /// One `error:` line for each thing that is wrong, with its place.
-pub(in crate::commands) fn spec_refused(context: &Context, errors: SpecErrors, shown: &str) -> Ended {
+pub(super) fn spec_refused(context: &Context, errors: SpecErrors, shown: &str) -> Ended {
     let errors = errors.in_file(shown);
     let failures: Vec<Failure> = errors.errors.into_iter().map(refusal).collect();
     let ended = refuse_all(context, &failures);
@@ -73,7 +72,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Failure {
 }
 
 /// The inputs by `--var`, the others as a job had them in an `earlier` life; all that is wrong with them is told at once.
-pub(in crate::commands) fn typed_inputs(
+pub(super) fn typed_inputs(
     context: &Context,
     spec: &JobSpec,
     vars: &[(String, String)],
@@ -81,4 +80,12 @@ pub(in crate::commands) fn typed_inputs(
 ) -> Result<Map<String, Value>, Ended> {
     read_inputs(&spec.inputs, vars, &working_folder(), earlier)
         .map_err(|failures| refuse_all(context, &failures))
+}
+
+/// Several things that are wrong, each with its hint; then the code.
+fn refuse_all(context: &Context, failures: &[Failure]) -> Ended {
+    for failure in failures {
+        context.talk.failure(failure);
+    }
+    Ended::Told(failures.first().map_or(ExitCode::General, |failure| failure.exit))
 }
