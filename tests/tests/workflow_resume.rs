@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::Read;
+use std::process::Stdio;
+
 use serde_json::{Value, json};
-use support::workflow::Scene;
+use support::workflow::{Running, Scene};
 use testkit::provider::{Fault, Script};
 
 const INPUTS: &str = "
@@ -109,4 +112,47 @@ steps:
     assert_eq!((scene.asked("A"), scene.asked("B")), (1, 1));
     let tokens = &scene.home.json(&["show", "cut", "--json"])["steps"]["a"]["tokens"];
     assert!(tokens.as_u64() > Some(0), "what a step took is known through all lives: {tokens}");
+}
+
+/// Runs a command whose files may have so many blocks, as on a disk that is full. Its exit code, and what it said.
+#[expect(clippy::disallowed_methods, reason = "the shell sets the limit and then becomes our program")]
+fn run_limited(scene: &Scene, blocks: u32, arguments: &[&str]) -> (Option<i32>, String) {
+    let program = scene.home.command(arguments);
+    let mut shell = std::process::Command::new("sh");
+    let set = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &set]).arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.current_dir(scene.home.scratch());
+    // A pipe takes what a file would not.
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running(shell.spawn().expect("there is a shell"));
+    let mut said = String::new();
+    running.0.stderr.take().expect("it is a pipe").read_to_string(&mut said).expect("it says text");
+    (running.exit_code(), said)
+}
+
+#[test]
+fn a_run_that_cannot_even_begin_leaves_no_job() {
+    let scene = Scene::new(Script::default());
+    let steps: Vec<String> =
+        ('a'..='d').map(|id| format!("{}: {{ pass: {{}} }}", id.to_string().repeat(40))).collect();
+    let spec = scene.spec(&format!("project: full\nsteps: {{ {} }}\n", steps.join(", ")));
+    let job = "full".repeat(25);
+    // With none the workflow does not fit, with one the first line of the journal.
+    for blocks in [0, 1] {
+        let (code, said) = run_limited(&scene, blocks, &["run", "--spec", &spec, "--job-id", &job]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("hint: nothing was begun, and nothing of it is left"), "{said}");
+        assert_eq!(said.contains("events.jsonl"), blocks == 1, "{said}");
+        assert!(!scene.job(&job).exists(), "{said}");
+    }
+    scene.ok(&["--spec", &spec, "--job-id", &job]);
+    // One that has begun stays, whatever becomes of its next life.
+    assert_eq!(run_limited(&scene, 0, &["run", "--resume", &job]).0, Some(1));
+    assert!(scene.journal(&job).is_file());
 }

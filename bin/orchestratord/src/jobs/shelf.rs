@@ -91,9 +91,14 @@ impl Shelf {
             },
             Err(error) => return Err(error.into()),
         };
-        kept::keep(&folder, &job.spec, &job.inputs)?;
-        job.owner.write(folder.path()).map_err(|error| unwritable(folder.path(), &error))?;
-        Ok(Taken::New)
+        let path = folder.path().to_owned();
+        let written = kept::keep(&folder, &job.spec, &job.inputs)
+            .and_then(|()| job.owner.write(&path).map_err(|error| unwritable(&path, &error)));
+        drop(folder);
+        if written.is_err() {
+            RunFolder::remove_unbegun(self.runs.root(), &job.id);
+        }
+        written.map(|()| Taken::New)
     }
 
     /// A folder that was being made for a submission when the daemon was killed; `None` where the same job is there

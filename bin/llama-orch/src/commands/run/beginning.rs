@@ -35,6 +35,14 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Where the job will lie that is not there yet.
+    pub(super) fn fresh(&self) -> Option<(PathBuf, JobId)> {
+        match self {
+            Self::Fresh { runs, id } => Some((runs.clone(), id.clone())),
+            Self::Held(_) => None,
+        }
+    }
+
     pub(super) fn open(self, spec: &JobSpec) -> Result<(RunFolder, Option<Past>), Failure> {
         match self {
             Self::Fresh { runs, id } => Ok((RunFolder::create(&runs, &id, &spec.project, COMMAND)?, None)),

@@ -6,12 +6,13 @@ mod end;
 mod interrupt;
 mod submit;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use orch_core::{ExitCode, Failure};
 use orchestratord::jobs::keep;
 use tokio_util::sync::CancellationToken;
-use workflow::{Halt, Job, JobEnd, JobOptions, Ports, Store, Watch, run_job};
+use workflow::{Halt, Job, JobEnd, JobOptions, Ports, RunFolder, Store, Watch, run_job};
 
 use super::surroundings::surroundings;
 use crate::arguments::{JournalChoice, RunArguments};
@@ -45,6 +46,22 @@ pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult 
 }
 
 fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: JobOptions) -> CommandResult {
+    let fresh = beginning.place.fresh();
+    let (path, end) = carry_out_in(context, beginning, ports, options).map_err(|failure| match fresh {
+        Some((runs, id)) if RunFolder::remove_unbegun(&runs, &id) => failure
+            .hint("nothing was begun, and nothing of it is left: see to free space and permissions, then run it again"),
+        _ => failure,
+    })?;
+    end::tell(context, &path, &end)
+}
+
+/// Where the job lies, and how it ended.
+fn carry_out_in(
+    context: &Context,
+    beginning: Beginning,
+    ports: Ports,
+    options: JobOptions,
+) -> Result<(PathBuf, JobEnd), Failure> {
     let Beginning { spec, inputs, place, .. } = beginning;
     let (folder, past) = place.open(&spec)?;
     keep(&folder, &spec, &inputs)?;
@@ -64,7 +81,7 @@ fn carry_out(context: &Context, beginning: Beginning, ports: Ports, options: Job
         }
     });
     show.finish();
-    end::tell(context, &path, &ended?)
+    Ok((path, ended?))
 }
 
 /// `what` works on a workflow that is given.

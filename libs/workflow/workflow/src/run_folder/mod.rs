@@ -75,9 +75,24 @@ impl From<RunFolderError> for Failure {
                     io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
                     _ => ExitCode::General,
                 };
-                Failure::new(exit, format!("{error}: {source}"))
+                let failure = Failure::new(exit, format!("{error}: {source}"));
+                match what_to_do(source.kind()) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
             }
         }
+    }
+}
+
+const fn what_to_do(kind: io::ErrorKind) -> Option<&'static str> {
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match kind {
+        StorageFull | QuotaExceeded | FileTooLarge => Some("make room on the disk, then try again"),
+        PermissionDenied | ReadOnlyFilesystem => {
+            Some("the home has to be writable for you; --home or LLAMA_ORCH_HOME names another")
+        }
+        _ => None,
     }
 }
 
@@ -95,9 +110,24 @@ impl RunFolder {
             }
             Err(error) => return Err(failed(error)),
         }
-        let folder = Self::lock(path.clone(), id, command)?;
-        folder.create_parts(project).map_err(failed)?;
-        Ok(folder)
+        let made = Self::lock(path.clone(), id, command).and_then(|folder| {
+            folder.create_parts(project).map_err(failed)?;
+            Ok(folder)
+        });
+        if made.is_err() {
+            Self::remove_unbegun(runs, id);
+        }
+        made
+    }
+
+    /// Removes a run of which nothing was ever journalled, so that no empty one is left where it could not even
+    /// begin. Answers whether it did.
+    pub fn remove_unbegun(runs: &Path, id: &JobId) -> bool {
+        let path = runs.join(id.as_str());
+        // One that somebody else has taken up by now is theirs.
+        let Ok(_folder) = Self::lock(path.clone(), id, "llama-orch run") else { return false };
+        let has_begun = journal(&path).metadata().is_ok_and(|journal| journal.len() > 0);
+        !has_begun && std::fs::remove_dir_all(&path).is_ok()
     }
 
     /// A run that is there. Reads its journal; a torn end is cut off.
