@@ -1,11 +1,10 @@
 //! Workflows through the command line, against a provider on a real socket.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -34,8 +33,11 @@ fn seed_script() -> Script {
         .rule(rule("ARCHITECT", 50))
 }
 
-fn seconds(data: &Value) -> f64 {
-    data["duration_s"].as_f64().unwrap()
+/// The places of events in a journal, by type and step.
+fn moments(events: &[Value]) -> HashMap<String, usize> {
+    let word = |event: &Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    let named = |event: &Value| format!("{} {}", word(event, "type"), word(event, "step"));
+    events.iter().enumerate().map(|(at, event)| (named(event), at)).collect()
 }
 
 #[test]
@@ -46,12 +48,16 @@ fn steps_run_side_by_side_and_not_at_all_when_their_results_are_known() {
     scene.ok(&["--spec", &spec, "--job-id", "parallel", "--concurrency", "4"]);
     scene.ok(&["--spec", &spec, "--job-id", "cached"]);
 
-    let serial = seconds(&scene.end("serial", "job.succeeded"));
-    let parallel = seconds(&scene.end("parallel", "job.succeeded"));
+    let serial = scene.end("serial", "job.succeeded");
+    assert!(serial["duration_s"].as_f64() >= Some(0.60), "{serial}");
+    // How much less it takes at once is a measurement: `cargo xtask bench workflow`.
+    for (job, at_once) in [("serial", false), ("parallel", true)] {
+        let moment = moments(&scene.events(job));
+        let overlap = moment["step.started builder"] < moment["step.succeeded docs"]
+            && moment["step.started docs"] < moment["step.succeeded builder"];
+        assert_eq!(overlap, at_once, "{moment:?}");
+    }
     let cached = scene.end("cached", "job.succeeded");
-    assert!(serial >= 0.60, "{serial}");
-    assert!((0.35..0.85 * serial).contains(&parallel), "{parallel} beside {serial}");
-    assert!(seconds(&cached) < parallel / 2.0, "{cached} beside {parallel}");
     assert_eq!(cached["from_cache"], 4);
     assert_eq!(cached["tokens"], 0);
     assert_eq!(scene.asked(""), 8, "nobody was asked a third time");
@@ -71,9 +77,15 @@ fn two_staggered_chains_do_not_wait_for_each_other() {
     let rule = |part: &str, latency| Rule { latency_ms: Some(latency), ..Rule::on(part) };
     let scene = Scene::new(Script::default().rule(rule("SLOW", 100)).rule(rule("FAST", 10)));
     scene.ok(&["--spec", &scene.spec(&text), "--job-id", "chains"]);
-    // In waves it would take 20 times the slower of two: 2.0 s.
-    let took = seconds(&scene.end("chains", "job.succeeded"));
-    assert!((1.1..1.8).contains(&took), "{took}");
+    // In waves nobody goes on before the slower of two has ended. Here the chain whose step is the fast one does;
+    // on a machine that is very busy not always.
+    let moment = moments(&scene.events("chains"));
+    let goes_ahead = |n: &usize| {
+        let (fast, slow) = if n.is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
+        moment[&format!("step.started {fast}{}", n + 1)] < moment[&format!("step.succeeded {slow}{n}")]
+    };
+    let ahead: Vec<usize> = (0..19).filter(goes_ahead).collect();
+    assert!(ahead.len() >= 5, "{ahead:?} {moment:?}");
 }
 
 #[test]

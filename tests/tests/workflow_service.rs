@@ -7,6 +7,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::SOON;
@@ -64,9 +65,12 @@ fn show(daemon: &Daemon, id: &str) -> Value {
     ask(daemon, "GET", &format!("/v2/jobs/{id}"), &Value::Null).json()
 }
 
+/// Of a job whose steps load models one after the other, on a machine that is busy.
+const IN_TIME: Duration = Duration::from_secs(120);
+
 #[track_caller]
 fn wait_for_status(daemon: &Daemon, id: &str, status: &str) -> Value {
-    wait_for_value(&format!("{id} is {status}"), SOON, || {
+    wait_for_value(&format!("{id} is {status}"), IN_TIME, || {
         let told = show(daemon, id);
         (told["status"] == status).then_some(told)
     })
