@@ -26,8 +26,8 @@ pub(super) fn plan(kind: ProviderKind, request: &ModelRequest) -> Result<Plan, C
     if let Some(schema) = &request.schema {
         let format = json!({"type": "json_schema", "name": "answer", "schema": **schema,
             "strict": can_be_strict(schema)});
-        if kind == ProviderKind::Local {
-            // llama-server enforces schemas here only in the words of a chat.
+        if kind != ProviderKind::OpenAi {
+            // llama-server enforces schemas here only in the words of a chat. Whoever minds is told in words.
             let words = json!({"type": "json_schema", "json_schema": {"schema": **schema}});
             body.insert("response_format".to_owned(), words);
         }

@@ -20,6 +20,7 @@ fn engine() -> (tempfile::TempDir, RunningEngine, Providers) {
         setting("local", ProviderKind::Local),
         setting("anthropic", ProviderKind::Anthropic),
         setting("responses", ProviderKind::Local).api(llm_providers::Api::Responses),
+        setting("compatible", ProviderKind::OpenAiCompatible).api(llm_providers::Api::Responses),
     ]);
     (folder, engine, providers)
 }
@@ -50,7 +51,7 @@ async fn a_schema_is_enforced_on_a_model_that_knows_nothing() {
     let schema = json!({"type": "object", "required": ["mood", "number"], "additionalProperties": false,
         "properties": {"mood": {"enum": ["good", "bad"]}, "number": {"type": "integer", "minimum": 1, "maximum": 9}}});
     // The engine's messages know no schema: an answer is checked by whoever asked.
-    for name in ["local", "responses"] {
+    for name in ["local", "responses", "compatible"] {
         let mut request =
             with_options(question(name, "How are you?"), json!({"max_tokens": 200, "temperature": 1}));
         request.schema = Some(Arc::new(schema.clone()));

@@ -166,7 +166,7 @@ impl AskAction {
             "it has to be whole, so raise max_tokens"
         } else {
             "the step sets no max_tokens, so the model's context is full or the provider has a limit of its own; \
-             shorten the prompt, give the model a larger context, or set max_tokens for an answer that may be cut"
+             shorten the prompt, give the model a larger context (model.context_size), or set max_tokens for an answer that may be cut"
         };
         let kind = if self.shape.is_some() { FailureKind::Schema } else { FailureKind::Validation };
         Err(Fault::Final(kind, format!("{cut}: {what_to_do}")))
