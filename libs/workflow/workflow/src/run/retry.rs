@@ -195,7 +195,7 @@ mod tests {
         // The tries are not used up by it.
         let mut now = standing(&policy, 9);
         assert_eq!(after_failure(&failure, &now), wait);
-        now.at_circuits = LONGEST_AT_CIRCUITS - Duration::from_secs(9);
+        now.at_circuits = Duration::from_secs(111);
         assert_eq!(after_failure(&failure, &now), Next::Fail, "not for ever");
         (now.at_circuits, now.time_left) = (Duration::ZERO, Some(Duration::from_secs(5)));
         assert_eq!(after_failure(&failure, &now), Next::Fail, "not beyond the deadline");
