@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use support::SOON;
 use support::home::Home;
-use support::processes::is_alive;
+use support::processes::{is_alive, kill_hard};
 use support::terminal::RealTerminal;
 use testkit::provider::{FakeProvider, Fault, Rule, Script};
 use testkit::{wait_for, wait_for_value};
@@ -228,4 +228,29 @@ fn commands_know_that_the_daemon_takes_care_of_what_was_submitted() {
     wait_for("it is submitted", SOON, || is("queued", "queued"));
     let listed = scene.home.ok(&["jobs"]);
     assert!(listed.stdout.contains("queued") && !listed.stdout.contains("interrupted"), "{listed}");
+}
+
+#[test]
+fn a_job_of_which_daemons_die_again_and_again_is_left_until_somebody_wants_it() {
+    let scene = Scene::new(Script::default().fault("B", Fault::Hang, 3));
+    let mut daemon = scene.home.start_daemon();
+    let spec = scene.spec(SUBMITTED);
+    let follower = scene.home.spawn(&["run", "--submit", "--spec", &spec, "--job-id", "left"], "submitted");
+    for life in 1..=3 {
+        wait_for("the step is asked", SOON, || scene.provider.count("B") == life);
+        kill_hard(daemon.pid);
+        wait_for("the daemon is gone", SOON, || !is_alive(daemon.pid));
+        daemon = scene.home.start_daemon();
+    }
+    drop(follower);
+    let log = scene.home.path().join("logs").join("daemon.log");
+    wait_for("the daemon says that it leaves the job", SOON, || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.contains("died 3 times") && text.contains("llama-orch run --resume left")
+    });
+    assert_eq!(scene.home.json(&["show", "left", "--json"])["status"], "interrupted");
+    assert_eq!(scene.provider.count("B"), 3);
+
+    scene.home.ok(&["run", "--submit", "--resume", "left"]);
+    assert_eq!(scene.provider.count("B"), 4);
 }

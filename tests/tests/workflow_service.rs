@@ -159,16 +159,23 @@ fn what_cannot_be_a_job_is_refused_with_every_place_that_is_wrong() {
         told["problems"].as_array().unwrap().iter().filter_map(|it| it["line"].as_u64()).collect();
     assert!(lines.contains(&4) && lines.contains(&5), "{told}");
     let declares = "version: 1\nproject: p\ninputs: { doc: { type: file, required: true } }\nsteps: { a: { pass: {} } }\n";
+    let long = "x".repeat(100_000);
+    let many: BTreeMap<String, u8> = (0..1000).map(|number| (format!("x{number}"), 1)).collect();
     for (body, part) in [
         (json!({"spec": CHAIN, "colour": "red"}), "colour"),
         (json!({"spec": CHAIN, "job_id": "../x"}), "names no job"),
         (json!({"spec": CHAIN, "inputs": {"x": 1}}), "declares no such input"),
         (json!({"spec": declares, "inputs": {"doc": "/etc/passwd"}}), "{path, text}"),
         (json!({"spec": CHAIN, "options": {"provider": "nobody"}}), "no provider nobody"),
+        (json!({"spec": CHAIN, "options": {"provider": long}}), "options.provider"),
+        (json!({"spec": CHAIN, "job_id": long}), "names no job"),
+        (json!({"spec": CHAIN, "inputs": {&long: 1}}), "declares no such input"),
+        (json!({"spec": CHAIN, "inputs": many}), "and 980 more"),
     ] {
         let refused = ask(&daemon, "POST", "/v2/jobs", &body);
-        assert_eq!(refused.status, 400, "{body}: {}", refused.text());
-        assert!(refused.text().contains(part), "{body}: {}", refused.text());
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(part), "{}", refused.text());
+        assert!(refused.text().len() < 10_000, "what was sent is not told in full: {}", refused.text().len());
     }
     assert_eq!(home.json(&["jobs", "--json"]), json!([]), "nothing was left behind");
 }
@@ -189,7 +196,11 @@ fn a_cancelled_job_hangs_up_on_its_provider_and_cancelling_again_changes_nothing
     assert_eq!(told["steps"]["first"]["status"], "succeeded", "{told}");
     assert_eq!(names(&follow(&daemon, "j1", None).finish()).last(), Some(&"job.cancelled"));
 
-    // Resumed, it goes on where it was.
+    // Resumed, it goes on where it was, if it may go on like that.
+    let body = json!({"options": {"provider": "nobody"}});
+    let refused = ask(&daemon, "POST", "/v2/jobs/j1/resume", &body);
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.text().contains("no provider nobody"), "{}", refused.text());
     let reply = ask(&daemon, "POST", "/v2/jobs/j1/resume", &json!({}));
     assert_eq!(reply.status, 202, "{}", reply.text());
     wait_for_status(&daemon, "j1", "succeeded");

@@ -16,7 +16,14 @@ use super::shelf::Opened;
 /// Works on a job until it ends, waits for a decision, or the daemon stops.
 pub(super) async fn attend(manager: JobManager, id: JobId, cancel: CancellationToken) {
     let mut place = Place { manager, id, at_gate: false };
-    match work(&place.manager, &place.id, cancel).await {
+    let worked = work(&place.manager, &place.id, cancel).await;
+    if !matches!(&worked, Ok(Some(outcome)) if outcome.is_over()) {
+        let (shelf, id) = (place.manager.inner.shelf.clone(), place.id.clone());
+        let noted = place.manager.inner.tasks.spawn_blocking("job", move || shelf.note_good_end(&id));
+        // A daemon that ends at once does not note it.
+        let _cut_short = noted.await;
+    }
+    match worked {
         Ok(None | Some(JobOutcome::Paused)) => tracing::info!(job = %place.id, "a job is left where it is"),
         Ok(Some(outcome)) => {
             tracing::info!(job = %place.id, ?outcome, "a job has ended");

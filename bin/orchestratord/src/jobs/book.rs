@@ -1,6 +1,8 @@
 //! Which jobs are worked on, and which come next. Pure: nothing here reads a disk or a clock.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::Bound;
 
 use orch_runtime::CancellationToken;
 use workflow::JobId;
@@ -11,63 +13,106 @@ pub(super) const MOST_AT_ONCE: usize = 4;
 /// So many may wait: far more than anybody looks through, far less than would fill a disk.
 const MOST_QUEUED: usize = 1000;
 
+/// Of one submitter: nobody takes the places of all others.
+const MOST_OF_ONE: usize = MOST_QUEUED / 4;
+
 /// The jobs of a daemon's life.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    queue: VecDeque<JobId>,
-    running: BTreeMap<JobId, CancellationToken>,
-    /// Jobs that end or go on when somebody decides.
-    at_gate: BTreeSet<JobId>,
+    /// Jobs that wait, by their submitter, each in the order in which they came. Nobody has an empty queue.
+    queues: BTreeMap<String, VecDeque<JobId>>,
+    /// Whose job was begun last: next is the turn of whoever comes behind.
+    last: String,
+    running: BTreeMap<JobId, Running>,
+    /// Jobs that end or go on when somebody decides, with their submitters.
+    at_gate: BTreeMap<JobId, String>,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    submitter: String,
+    cancel: CancellationToken,
 }
 
 /// Nothing more can be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) enum Full {
+    Queue,
+    /// Of this submitter.
+    Share,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue => write!(f, "too many jobs wait already: {MOST_QUEUED}"),
+            Self::Share => write!(f, "too many jobs of one key wait already: {MOST_OF_ONE}"),
+        }
+    }
+}
 
 impl Book {
-    /// Puts a job behind those that wait. One that waits or runs already stays where it is.
-    pub(super) fn enqueue(&mut self, id: &JobId) -> Result<(), Full> {
-        if self.running.contains_key(id) || self.queue.contains(id) {
+    /// Puts a job behind those of its submitter that wait. One that waits or runs already stays where it is.
+    pub(super) fn enqueue(&mut self, id: &JobId, submitter: &str) -> Result<(), Full> {
+        if self.running.contains_key(id) || self.is_queued(id) {
             return Ok(());
         }
-        self.room()?;
+        self.room(submitter)?;
         self.at_gate.remove(id);
-        self.queue.push_back(id.clone());
+        self.queues.entry(submitter.to_owned()).or_default().push_back(id.clone());
         Ok(())
     }
 
-    pub(super) fn room(&self) -> Result<(), Full> {
-        if self.queue.len() < MOST_QUEUED { Ok(()) } else { Err(Full) }
+    /// Puts a job behind others that waited at a gate; a full queue is looked at again in a moment.
+    pub(super) fn enqueue_from_gate(&mut self, id: &JobId) {
+        if let Some(submitter) = self.at_gate.get(id).cloned() {
+            let _full = self.enqueue(id, &submitter);
+        }
     }
 
-    /// The job whose turn it is, if there is a place, and what ends it.
+    pub(super) fn room(&self, submitter: &str) -> Result<(), Full> {
+        if self.queued() >= MOST_QUEUED {
+            return Err(Full::Queue);
+        }
+        let theirs = self.queues.get(submitter).map_or(0, VecDeque::len);
+        if theirs < MOST_OF_ONE { Ok(()) } else { Err(Full::Share) }
+    }
+
+    /// The job whose turn it is, if there is a place, and what ends it. Submitters take turns.
     pub(super) fn begin_next(&mut self) -> Option<(JobId, CancellationToken)> {
         if self.closed || self.running.len() >= MOST_AT_ONCE {
             return None;
         }
-        let id = self.queue.pop_front()?;
+        let behind = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+        let next = self.queues.range::<str, _>(behind).next().or_else(|| self.queues.first_key_value());
+        let submitter = next?.0.clone();
+        let queue = self.queues.get_mut(&submitter)?;
+        let id = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&submitter);
+        }
+        self.last.clone_from(&submitter);
         let cancel = CancellationToken::new();
-        self.running.insert(id.clone(), cancel.clone());
+        self.running.insert(id.clone(), Running { submitter, cancel: cancel.clone() });
         Some((id, cancel))
     }
 
     /// Nobody works on it any more. `at_gate`: until somebody decides.
     pub(super) fn ended(&mut self, id: &JobId, at_gate: bool) {
-        self.running.remove(id);
-        if at_gate {
-            self.at_gate.insert(id.clone());
+        if let Some(Running { submitter, .. }) = self.running.remove(id).filter(|_| at_gate) {
+            self.at_gate.insert(id.clone(), submitter);
         }
     }
 
     /// A job that waited at a gate when the last daemon ended.
-    pub(super) fn note_at_gate(&mut self, id: JobId) {
-        self.at_gate.insert(id);
+    pub(super) fn note_at_gate(&mut self, id: JobId, submitter: String) {
+        self.at_gate.insert(id, submitter);
     }
 
     /// Ends a job that is worked on; whether there was one.
     pub(super) fn cancel(&self, id: &JobId) -> bool {
-        self.running.get(id).inspect(|cancel| cancel.cancel()).is_some()
+        self.running.get(id).inspect(|running| running.cancel.cancel()).is_some()
     }
 
     pub(super) fn is_running(&self, id: &JobId) -> bool {
@@ -75,21 +120,25 @@ impl Book {
     }
 
     pub(super) fn is_queued(&self, id: &JobId) -> bool {
-        self.queue.contains(id)
+        self.queues.values().any(|queue| queue.contains(id))
     }
 
     pub(super) fn at_gate(&self) -> Vec<JobId> {
-        self.at_gate.iter().cloned().collect()
+        self.at_gate.keys().cloned().collect()
     }
 
     /// How many run, and how many wait for their turn.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.running.len(), self.queue.len())
+        (self.running.len(), self.queued())
     }
 
     /// No further job begins.
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    fn queued(&self) -> usize {
+        self.queues.values().map(VecDeque::len).sum()
     }
 }
 
@@ -105,8 +154,8 @@ mod tests {
     fn a_bounded_number_runs_and_the_rest_follow_in_their_order() {
         let mut book = Book::default();
         for number in 0..MOST_AT_ONCE + 2 {
-            book.enqueue(&id(number)).unwrap();
-            book.enqueue(&id(number)).unwrap();
+            book.enqueue(&id(number), "one").unwrap();
+            book.enqueue(&id(number), "one").unwrap();
         }
         for number in 0..MOST_AT_ONCE {
             assert_eq!(book.begin_next().unwrap().0, id(number));
@@ -123,23 +172,44 @@ mod tests {
     #[test]
     fn a_job_at_a_gate_is_remembered_until_it_goes_on() {
         let mut book = Book::default();
-        book.enqueue(&id(1)).unwrap();
+        book.enqueue(&id(1), "one").unwrap();
         let (_, cancel) = book.begin_next().unwrap();
         assert!(book.cancel(&id(1)) && cancel.is_cancelled());
         book.ended(&id(1), true);
         assert_eq!(book.at_gate(), [id(1)]);
         assert!(!book.cancel(&id(1)));
-        book.enqueue(&id(1)).unwrap();
+        book.enqueue(&id(1), "one").unwrap();
         assert!(book.at_gate().is_empty() && book.is_queued(&id(1)));
     }
 
     #[test]
-    fn the_queue_has_an_end() {
+    fn the_queue_has_an_end_and_nobody_has_all_of_it() {
         let mut book = Book::default();
-        for number in 0..MOST_QUEUED {
-            book.enqueue(&id(number)).unwrap();
+        for number in 0..MOST_OF_ONE {
+            book.enqueue(&id(number), "one").unwrap();
         }
-        assert_eq!(book.enqueue(&id(MOST_QUEUED)), Err(Full));
-        assert_eq!(book.enqueue(&id(3)), Ok(()), "it has its place already");
+        assert_eq!(book.enqueue(&id(MOST_OF_ONE), "one"), Err(Full::Share));
+        assert_eq!(book.enqueue(&id(3), "one"), Ok(()), "it has its place already");
+        for number in MOST_OF_ONE..MOST_QUEUED {
+            book.enqueue(&id(number), &format!("another {}", number % 5)).unwrap();
+        }
+        assert_eq!(book.enqueue(&id(MOST_QUEUED), "the last"), Err(Full::Queue));
+    }
+
+    #[test]
+    fn submitters_take_turns() {
+        let mut book = Book::default();
+        for number in 0..6 {
+            book.enqueue(&id(number), "many").unwrap();
+        }
+        book.enqueue(&id(10), "few").unwrap();
+        book.enqueue(&id(20), "some").unwrap();
+        book.enqueue(&id(21), "some").unwrap();
+        let mut begun = Vec::new();
+        while let Some((id, _)) = book.begin_next() {
+            book.ended(&id, false);
+            begun.push(id);
+        }
+        assert_eq!(begun, [10, 0, 20, 1, 21, 2, 3, 4, 5].map(id));
     }
 }

@@ -15,6 +15,10 @@ const LARGEST_FILE: ByteCount = ByteCount::from_mib(16);
 /// Of all files of one input.
 const LARGEST_LIST: ByteCount = ByteCount::from_mib(64);
 const MOST_FILES: usize = 10_000;
+/// Of what is wrong with inputs; the rest is counted.
+const MOST_TOLD: usize = 20;
+/// Of a name, where it is told: no workflow declares a longer one.
+const LONGEST_NAME: usize = 200;
 
 type Declarations = BTreeMap<String, InputDeclaration>;
 
@@ -79,12 +83,18 @@ pub fn check_inputs(
 
 /// Several problems as one.
 pub(super) fn all_of(problems: &[Failure]) -> Failure {
-    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    let told = problems.iter().take(MOST_TOLD);
+    let mut messages: Vec<&str> = told.map(|problem| problem.message.as_str()).collect();
+    let more = format!("and {} more", problems.len().saturating_sub(MOST_TOLD));
+    if problems.len() > MOST_TOLD {
+        messages.push(&more);
+    }
     Failure::new(ExitCode::JobSpecInvalid, messages.join("\n"))
 }
 
 fn problem(name: &str, why: &str) -> Failure {
-    Failure::new(ExitCode::Usage, format!("input {}: {why}", name.escape_debug()))
+    let shown: String = name.chars().take(LONGEST_NAME).collect();
+    Failure::new(ExitCode::Usage, format!("input {}: {why}", shown.escape_debug()))
 }
 
 fn unknown(declared: &Declarations, name: &str) -> Failure {

@@ -26,6 +26,10 @@ use super::{attend, check_inputs};
 
 /// Jobs at a gate are looked at so often: somebody may have decided without asking this daemon.
 const GATE_PACE: Duration = Duration::from_secs(1);
+/// Of a provider, as submissions name it.
+const LONGEST_NAME: usize = 200;
+/// So often in a row a daemon may die of a job that gets no further.
+const MOST_LIVES_IN_VAIN: u32 = 3;
 /// A job that has come to its end is let go of within moments.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(10);
 /// When the daemon stops, programs that have not ended by themselves have so much of the time to do so when they are
@@ -99,7 +103,7 @@ impl JobManager {
     }
 
     fn take_in(&self, caller: &Caller, request: JobRequest) -> Result<(JobId, Taken), Refusal> {
-        self.book().room().map_err(|Full| full())?;
+        self.book().room(&caller.id).map_err(full)?;
         let JobRequest { spec, specs, inputs, options, job_id } = request;
         let spec = read_spec(&spec_text(spec), &specs)?;
         self.check(caller, &spec, options.provider.as_deref())?;
@@ -113,17 +117,23 @@ impl JobManager {
             submitted_at: UnixMillis::now().to_rfc3339(),
             request: fingerprint(&spec, &inputs, &options),
             wanted_at: 0,
+            lives_in_vain: 0,
+            results: 0,
             options,
         };
         let taken = self.inner.shelf.take_in(&NewJob { id: id.clone(), spec, inputs, owner })?;
         if taken == Taken::New {
             tracing::info!(job = %id, owner = caller.id, "a job was submitted");
-            self.book().enqueue(&id).map_err(|Full| full())?;
+            self.book().enqueue(&id, &caller.id).map_err(full)?;
         }
         Ok((id, taken))
     }
 
     fn check(&self, caller: &Caller, spec: &JobSpec, provider: Option<&str>) -> Result<(), Refusal> {
+        if provider.is_some_and(|name| name.len() > LONGEST_NAME) {
+            let message = format!("options.provider is longer than any name: {LONGEST_NAME} bytes");
+            return Err(ErrorBody::new(ErrorCode::InvalidParams, message).into());
+        }
         let provider = self.inner.kit.provider(provider, spec)?;
         let rights = self.inner.kit.rights(caller.operator);
         rights.check(spec, &provider).map_err(|body| Refusal::from(*body))
@@ -178,7 +188,7 @@ impl JobManager {
                 workflow::forget_cancel(&this.inner.shelf.control(&view.id));
                 return Ok(());
             }
-            if this.book().cancel(&view.id) { Ok(()) } else { this.go_on(&view, owner.is_some()) }
+            if this.book().cancel(&view.id) { Ok(()) } else { this.go_on(&view, owner.as_ref()) }
         })
         .await?;
         self.tell();
@@ -201,7 +211,7 @@ impl JobManager {
             let decided = Decided { step, choice, by, at: UnixMillis::now().to_rfc3339() };
             workflow::leave_decision(&this.inner.shelf.control(&view.id), &decided)
                 .map_err(|error| cannot_ask(&view.id, &error))?;
-            this.go_on(&view, owner.is_some())
+            this.go_on(&view, owner.as_ref())
         })
         .await?;
         self.tell();
@@ -209,9 +219,11 @@ impl JobManager {
     }
 
     /// A job of a daemon that nobody works on is worked on again; of others, whoever runs them reads what was left.
-    fn go_on(&self, view: &RunView, is_ours: bool) -> Result<(), Refusal> {
-        if is_ours && view.status != RunStatus::Running {
-            self.book().enqueue(&view.id).map_err(|Full| full())?;
+    fn go_on(&self, view: &RunView, owner: Option<&Owner>) -> Result<(), Refusal> {
+        if let Some(owner) = owner
+            && view.status != RunStatus::Running
+        {
+            self.book().enqueue(&view.id, &owner.submitter).map_err(full)?;
         }
         Ok(())
     }
@@ -247,9 +259,7 @@ impl JobManager {
     fn want_again(&self, caller: &Caller, id: &str, request: ResumeRequest) -> Result<JobId, Refusal> {
         let Looked { view, owner } = self.find(caller, id)?;
         let id = view.id;
-        if owner.is_none() {
-            return Err(not_ours(&id).into());
-        }
+        let owner = owner.ok_or_else(|| not_ours(&id))?;
         if self.book().is_running(&id) {
             let message = format!("the job {id} is being worked on");
             let failure = Failure::new(ExitCode::LockNotAcquired, message);
@@ -257,12 +267,9 @@ impl JobManager {
         }
         let ResumeRequest { spec, specs, options } = request;
         let spec = spec.map(|spec| read_spec(&spec_text(spec), &specs)).transpose()?;
-        if let Some(spec) = &spec {
-            let provider = options.as_ref().and_then(|options| options.provider.as_deref());
-            self.check(caller, spec, provider)?;
-        }
-        self.inner.shelf.want_again(&id, spec.as_ref(), options)?;
-        self.book().enqueue(&id).map_err(|Full| full())?;
+        let asked = options.as_ref().unwrap_or(&owner.options).provider.clone();
+        self.inner.shelf.want_again(&id, spec, options, |spec| self.check(caller, spec, asked.as_deref()))?;
+        self.book().enqueue(&id, &owner.submitter).map_err(full)?;
         Ok(id)
     }
 
@@ -364,13 +371,18 @@ impl JobManager {
     fn take_up(&self) {
         for (id, owner) in self.inner.shelf.submitted() {
             match self.inner.shelf.found(&id, &owner) {
+                Ok(Found::ToDo) if owner.lives_in_vain >= MOST_LIVES_IN_VAIN => tracing::warn!(
+                    job = %id,
+                    "the daemon has died {MOST_LIVES_IN_VAIN} times while it worked on this job, which got no further: it is left \
+                     where it is; go on with: llama-orch run --resume {id}"
+                ),
                 Ok(Found::ToDo) => {
                     tracing::info!(job = %id, "going on with a job of an earlier daemon");
-                    if self.book().enqueue(&id) == Err(Full) {
-                        tracing::warn!(job = %id, "too many jobs wait; it is left for `resume`");
+                    if let Err(full) = self.book().enqueue(&id, &owner.submitter) {
+                        tracing::warn!(job = %id, %full, "it is left for `resume`");
                     }
                 }
-                Ok(Found::AtGate) => self.book().note_at_gate(id),
+                Ok(Found::AtGate) => self.book().note_at_gate(id, owner.submitter),
                 Ok(Found::Over) => {}
                 Err(failure) => tracing::warn!(job = %id, %failure, "a job cannot be taken up"),
             }
@@ -390,8 +402,7 @@ impl JobManager {
         });
         let asked: Vec<JobId> = asked.await.unwrap_or_default();
         for id in asked {
-            // A full queue is looked at again in a moment.
-            let _ = self.book().enqueue(&id);
+            self.book().enqueue_from_gate(&id);
         }
     }
 
@@ -414,8 +425,8 @@ fn unknown(id: &str) -> Failure {
     Failure::new(ExitCode::JobNotFound, format!("there is no job {id:?}"))
 }
 
-fn full() -> Refusal {
-    let refusal = ErrorBody::new(ErrorCode::AdmissionReject, "too many jobs wait already");
+fn full(why: Full) -> Refusal {
+    let refusal = ErrorBody::new(ErrorCode::AdmissionReject, why.to_string());
     ErrorBody { retry_after_ms: Some(RETRY_MS), ..refusal }.into()
 }
 
@@ -428,7 +439,8 @@ fn spec_text(spec: Value) -> String {
 }
 
 fn job_name(id: &str) -> Result<JobId, Failure> {
-    JobId::new(id).map_err(|error| Failure::new(ExitCode::Usage, format!("{id:?} names no job: {error}")))
+    let shown: String = id.chars().take(LONGEST_NAME).collect();
+    JobId::new(id).map_err(|error| Failure::new(ExitCode::Usage, format!("{shown:?} names no job: {error}")))
 }
 
 fn read_spec(text: &str, parts: &std::collections::BTreeMap<String, String>) -> Result<JobSpec, Refusal> {

@@ -24,6 +24,12 @@ pub(crate) struct Owner {
     /// Where the journal ended when somebody last wanted the job to go on: one that has ended there is to be taken up.
     #[serde(default)]
     pub(crate) wanted_at: u64,
+    /// How many lives of the job in a row have begun that came to no good end and brought no result.
+    #[serde(default)]
+    pub(crate) lives_in_vain: u32,
+    /// How many results there were when the last of them began.
+    #[serde(default)]
+    pub(crate) results: usize,
     #[serde(default)]
     pub(crate) options: JobOptions,
 }
@@ -34,6 +40,13 @@ impl Owner {
         let mut text = Vec::new();
         File::open(owner_file(run)).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// A life of the job begins, with so many results of those before.
+    pub(crate) fn begin_life(&mut self, results: usize) {
+        let got_further = results > self.results;
+        self.lives_in_vain = if got_further { 1 } else { self.lives_in_vain.saturating_add(1) };
+        self.results = results;
     }
 
     /// All at once or not at all.

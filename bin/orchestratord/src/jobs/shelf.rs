@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use orch_api::JobOptions;
 use orch_core::{ExitCode, Failure, UnixMicros};
+use pool_managerd::api::Refusal;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use workflow::{JobId, Past, RunFolder, RunFolderError, RunStatus, RunSummary, RunView, Runs, Tail};
@@ -117,43 +118,57 @@ impl Shelf {
     }
 
     /// Replaces what a job is made of, or how it is run, and notes that somebody wants it to go on. `wanted_at` is
-    /// where its journal ends.
+    /// where its journal ends. Nothing changes where `check` finds that the job must not go on like this.
     pub(super) fn want_again(
         &self,
         id: &JobId,
-        spec: Option<&JobSpec>,
+        spec: Option<JobSpec>,
         options: Option<JobOptions>,
-    ) -> Result<(), Failure> {
-        let (folder, past) = RunFolder::resume(self.runs.root(), id, HOLDER)?;
-        if let Some(spec) = spec {
-            kept::check_project(&past.manifest, spec)?;
-            let earlier = folder.read_inputs()?.unwrap_or_default();
+        check: impl FnOnce(&JobSpec) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let resumed = RunFolder::resume(self.runs.root(), id, HOLDER).map_err(Failure::from)?;
+        let (folder, past) = resumed;
+        let is_edited = spec.is_some();
+        let spec = match spec {
+            Some(spec) => spec,
+            None => kept::kept_spec(&folder).map_err(|error| lost(&folder, id, error))?,
+        };
+        check(&spec)?;
+        if is_edited {
+            kept::check_project(&past.manifest, &spec)?;
+            let earlier = folder.read_inputs().map_err(Failure::from)?.unwrap_or_default();
             let inputs =
                 check_inputs(&spec.inputs, Map::new(), earlier).map_err(|problems| all_of(&problems))?;
-            kept::keep(&folder, spec, &inputs)?;
+            kept::keep(&folder, &spec, &inputs)?;
         }
         let mut owner = Owner::read(folder.path()).ok_or_else(|| not_ours(id))?;
         owner.wanted_at = past.manifest.journal.seq;
+        owner.lives_in_vain = 0;
         owner.options = options.unwrap_or(owner.options);
-        owner.write(folder.path()).map_err(|error| unwritable(folder.path(), &error))
+        owner.write(folder.path()).map_err(|error| unwritable(folder.path(), &error))?;
+        Ok(())
     }
 
     /// Takes hold of a job to work on it.
     pub(super) fn open(&self, id: &JobId) -> Result<Opened, Failure> {
         let (folder, past) = RunFolder::resume(self.runs.root(), id, HOLDER)?;
-        let owner = Owner::read(folder.path()).ok_or_else(|| not_ours(id))?;
-        let lost = |error| match error {
-            KeptError::NeverBegun => {
-                let path = folder.inputs();
-                let message = format!("the job {id} has lost what it is made of ({})", path.display());
-                Failure::new(ExitCode::StateUnusable, message).hint("submit it again under another id")
-            }
-            KeptError::Spec(errors) => Failure::new(ExitCode::JobSpecInvalid, errors.to_string()),
-            KeptError::Failure(failure) => failure,
-        };
-        let spec = kept::kept_spec(&folder).map_err(lost)?;
-        let inputs = kept::kept_inputs(&folder).map_err(lost)?;
+        let mut owner = Owner::read(folder.path()).ok_or_else(|| not_ours(id))?;
+        // Before anything is made of what lies there: that may be what ends this process.
+        owner.begin_life(past.succeeded.len());
+        owner.write(folder.path()).map_err(|error| unwritable(folder.path(), &error))?;
+        let spec = kept::kept_spec(&folder).map_err(|error| lost(&folder, id, error))?;
+        let inputs = kept::kept_inputs(&folder).map_err(|error| lost(&folder, id, error))?;
         Ok(Opened { folder, past, owner, spec, inputs })
+    }
+
+    /// Notes that this process has let go of a job that is not over, and not died of it.
+    pub(super) fn note_good_end(&self, id: &JobId) {
+        let run = self.run(id);
+        let Some(mut owner) = Owner::read(&run).filter(|owner| owner.lives_in_vain > 0) else { return };
+        owner.lives_in_vain = 0;
+        if let Err(error) = owner.write(&run) {
+            tracing::warn!(job = %id, %error, "it cannot be noted that the job was left in good order");
+        }
     }
 
     /// A job as it is now; `None` where there is none of this name.
@@ -212,6 +227,18 @@ pub(super) enum Found {
 pub(super) fn fingerprint(spec: &JobSpec, inputs: &Map<String, Value>, options: &JobOptions) -> String {
     let whole = json!({"spec": spec.source, "parts": spec.parts, "inputs": inputs, "options": options});
     hex::encode(Sha256::digest(whole.to_string()))
+}
+
+fn lost(folder: &RunFolder, id: &JobId, error: KeptError) -> Failure {
+    match error {
+        KeptError::NeverBegun => {
+            let path = folder.inputs();
+            let message = format!("the job {id} has lost what it is made of ({})", path.display());
+            Failure::new(ExitCode::StateUnusable, message).hint("submit it again under another id")
+        }
+        KeptError::Spec(errors) => Failure::new(ExitCode::JobSpecInvalid, errors.to_string()),
+        KeptError::Failure(failure) => failure,
+    }
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
