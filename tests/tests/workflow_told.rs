@@ -177,3 +177,14 @@ fn a_store_that_takes_nothing_fails_no_step() {
     assert_eq!(scene.asked(""), 2, "the job itself has its results");
     assert_eq!(scene.steps("first", "cache.stored"), Vec::<String>::new());
 }
+
+#[test]
+fn a_plan_says_when_nobody_can_tell_which_model_would_be_asked() {
+    let scene = Scene::new(Script::default());
+    let spec = scene.spec("project: plain\nsteps: { a: { llm: { prompt: A } } }\n");
+    let plan = scene.home.ok(&["plan", "--spec", &spec, "--provider", "local"]);
+    assert!(plan.stderr.contains("warning: the gateway of this home does not run"), "{plan}");
+    assert_eq!(scene.home.ok(&["plan", "--spec", &spec]).stderr, "", "this one is asked");
+    let named = scene.spec("project: plain\nsteps: { a: { llm: { model: qwen, prompt: A } } }\n");
+    assert_eq!(scene.home.ok(&["plan", "--spec", &named, "--provider", "local"]).stderr, "");
+}

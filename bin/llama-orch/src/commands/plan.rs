@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use orch_core::{Failure, UnixMicros};
+use orchestratord::daemon_file;
+use orchestratord::jobs::LOCAL;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use workflow::{
     Estimate, Forecast, Job, JobId, JobOptions, Outlook, PastSteps, Runs, StepEstimate, StepForecast, Store,
     forecast,
 };
-use workflow_spec::JobSpec;
+use workflow_spec::{Graph, JobSpec, StepKind};
 
 use super::surroundings::surroundings;
 use super::workflow_text::{read_spec, typed_inputs};
@@ -86,12 +89,35 @@ pub(super) fn foresee(
 ) -> Result<(Forecast, Arc<JobSpec>, String), Failure> {
     let (ports, provider) = surroundings(context, asked.provider, &spec)?;
     let spec = Arc::new(spec.with_model_input(&inputs));
+    if names_no_model(&spec.graph, &provider) && context.server_access().is_none() && !daemon_lives(context)?
+    {
+        context.talk.warning(
+            "the gateway of this home does not run, so which model is asked where a step names none is not known, \
+             nor whether its result is stored (llama-orch daemon start)",
+        );
+    }
     let options =
         JobOptions { concurrency: asked.concurrency, provider: provider.clone(), ..JobOptions::default() };
     let job = Job { spec: spec.clone(), inputs, options };
     let store = Arc::new(Store::home(context.home()?.cache()));
     let forecast = block_on(async { Ok::<_, Failure>(forecast(job, store, ports).await?) })?;
     Ok((forecast, spec, provider))
+}
+
+fn daemon_lives(context: &Context) -> Result<bool, Failure> {
+    Ok(daemon_file::living(context.home()?).is_some())
+}
+
+/// Whether a step asks the gateway for whatever model it serves first.
+fn names_no_model(graph: &Graph, default: &str) -> bool {
+    graph.steps.iter().any(|step| match &step.kind {
+        StepKind::Llm(llm) => llm.candidates.iter().any(|candidate| {
+            candidate.model.is_none() && candidate.provider.as_deref().unwrap_or(default) == LOCAL
+        }),
+        StepKind::Workflow(workflow) => names_no_model(&workflow.spec.graph, default),
+        StepKind::Loop(repeated) => names_no_model(&repeated.body, default),
+        StepKind::Run(_) | StepKind::Http(_) | StepKind::Gate(_) | StepKind::Pass(_) => false,
+    })
 }
 
 /// What steps took in the newest runs of the project.

@@ -16,7 +16,7 @@ use workflow_spec::{Graph, JobSpec, StepKind};
 use super::{Programs, weights};
 
 /// The provider that is always there: the home's own gateway.
-const LOCAL: &str = "local";
+pub const LOCAL: &str = "local";
 /// The setting that names the default provider.
 const PROVIDER_SETTING: &str = "workflow.provider";
 

@@ -16,7 +16,7 @@ mod serving;
 mod shelf;
 mod weights;
 
-pub use compose::{ProviderBook, Variables, environment, local_gateway};
+pub use compose::{LOCAL, ProviderBook, Variables, environment, local_gateway};
 pub use inputs::{check_inputs, read_inputs};
 pub use kept::{
     KeptError, SpecFolder, check_project, keep, kept_inputs, kept_spec, read_spec_file, read_spec_text,

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Folder, Obstacle, digest_of_first};
+use super::{Folder, For, Obstacle, digest_of_first};
 use crate::key::Digest;
 
 const FOLDER: &str = "appends";
@@ -55,8 +55,8 @@ pub(crate) fn recorded(staging: &Folder, name: &str) -> io::Result<Option<Append
 
 /// Records an append that is about to happen. `passing` is a name of its own in the staging folder.
 pub(crate) fn record(staging: &Folder, name: &str, passing: &str, append: &Append) -> io::Result<()> {
-    let folder = super::made(staging, FOLDER).map_err(cause)?;
-    let mut file = staging.create(passing)?;
+    let folder = super::made(staging, FOLDER, For::Owner).map_err(cause)?;
+    let mut file = staging.create(passing, For::Owner)?;
     file.write_all(&serde_json::to_vec(append)?)?;
     file.sync_all()?;
     staging.rename(passing, &folder, name)?;

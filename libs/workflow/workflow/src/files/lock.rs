@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{FileError, Folder, Obstacle, failed};
+use super::{FileError, Folder, For, Obstacle, failed};
 
 /// Never removed: whoever removed it would let two writers in, each with a lock on a file of its own.
 const NAME: &str = "lock";
@@ -68,7 +68,7 @@ fn open_or_create(staging: &Folder) -> io::Result<Option<File>> {
     })?;
     match there {
         Some(file) => Ok(Some(file)),
-        None => match staging.create(NAME) {
+        None => match staging.create(NAME, For::Owner) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             other => other.map(Some),
         },

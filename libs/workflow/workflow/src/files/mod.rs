@@ -135,6 +135,13 @@ fn failed(what: impl Into<String>, source: io::Error) -> FileError {
     FileError::Failed { what: what.into(), source }
 }
 
+/// Who may read what is made. What steps write is made as any program makes it, for it may be carried elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Owner,
+    All,
+}
+
 /// Whether folders that are missing on the way are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -149,7 +156,8 @@ impl OutputFiles {
         let project = OutputPath::new(project).map_err(|reason| refused(project, reason))?;
         let place = run.join(STAGING).display().to_string();
         let folder = Folder::open(&run).map_err(|source| failed(run.display().to_string(), source))?;
-        let staging = made(&folder, STAGING).map_err(|obstacle| obstacle.on(&project, STAGING))?;
+        let staging =
+            made(&folder, STAGING, For::Owner).map_err(|obstacle| obstacle.on(&project, STAGING))?;
         remove_forgotten(&run.join(STAGING), staged::PREFIX, UnixMillis::now());
         let lock = PublishLock::open(&staging, run.join(OUTPUTS)).map_err(|source| failed(place, source))?;
         let files = Self { run, project, durability, staging, lock, names: Names::default() };
@@ -243,7 +251,7 @@ fn walk<'a>(
     for (at, name) in down.into_iter().enumerate() {
         let next = match way {
             Way::AsItIs => folder.folder(name),
-            Way::Made => made(&folder, name).map(Some),
+            Way::Made => made(&folder, name, For::All).map(Some),
         };
         match next.map_err(|obstacle| (obstacle, at))? {
             Some(next) => folder = next,
@@ -253,11 +261,11 @@ fn walk<'a>(
     Ok(Some(folder))
 }
 
-fn made(folder: &Folder, name: &str) -> Result<Folder, Obstacle> {
+fn made(folder: &Folder, name: &str, who: For) -> Result<Folder, Obstacle> {
     if let Some(there) = folder.folder(name)? {
         return Ok(there);
     }
-    folder.create_folder(name).map_err(Obstacle::Failed)?;
+    folder.create_folder(name, who).map_err(Obstacle::Failed)?;
     // Gone again already: somebody is removing what this run makes.
     folder.folder(name)?.ok_or_else(|| Obstacle::Failed(io::ErrorKind::NotFound.into()))
 }

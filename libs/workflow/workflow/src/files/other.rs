@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Obstacle;
+use super::{For, Obstacle};
 
 /// A folder that is reached without links.
 pub(crate) struct Folder(PathBuf);
@@ -29,7 +29,7 @@ impl Folder {
     }
 
     /// Creates a folder in this one; nothing happens where there is something of this name.
-    pub(crate) fn create_folder(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn create_folder(&self, name: &str, _who: For) -> io::Result<()> {
         match fs::create_dir(self.0.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
@@ -58,7 +58,7 @@ impl Folder {
     }
 
     /// A new file in this folder. Fails where there is something of this name.
-    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn create(&self, name: &str, _who: For) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))
     }
 

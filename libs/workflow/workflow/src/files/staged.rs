@@ -9,7 +9,7 @@ use workflow_spec::WriteMode;
 use super::appends::{self, Append};
 use super::media::media_type;
 use super::{
-    FileError, Folder, LARGEST, OutputFiles, OutputPath, PathRefusal, Way, WriteReason, Written,
+    FileError, Folder, For, LARGEST, OutputFiles, OutputPath, PathRefusal, Way, WriteReason, Written,
     digest_of_first, failed, refused,
 };
 use crate::key::Digest;
@@ -186,7 +186,7 @@ fn is_same(there: &File, piece: &Piece) -> bool {
 
 /// Writes the file as it is with the piece at its end.
 fn join(staging: &Folder, name: &str, there: Option<File>, piece: &Piece) -> io::Result<Append> {
-    let mut whole = Hashed { file: staging.create(name)?, hasher: Sha256::new() };
+    let mut whole = Hashed { file: staging.create(name, For::All)?, hasher: Sha256::new() };
     let created = there.is_none();
     let mut size_bytes = 0;
     if let Some(mut there) = there {
@@ -218,7 +218,7 @@ impl io::Write for Hashed {
 }
 
 fn write_whole(staging: &Folder, name: &str, content: &[u8]) -> io::Result<()> {
-    let mut file = staging.create(name)?;
+    let mut file = staging.create(name, For::All)?;
     file.write_all(content)?;
     file.sync_all()
 }

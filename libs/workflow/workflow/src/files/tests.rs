@@ -402,3 +402,30 @@ proptest! {
         prop_assert_eq!(after, before);
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_published_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = place();
+    place.write("notes/a.txt", Append, "one");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut folders = vec![place.around.path().join("run").join(STAGING)];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            seen += 1;
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                assert_eq!(mode(&entry.path()), 0o600, "{}", entry.path().display());
+            }
+        }
+    }
+    assert!(seen >= 3, "the lock, the folder of records and a record");
+    // Whatever the mask of whoever runs this, a published file is made as any file is.
+    let usual = place.around.path().join("usual");
+    fs::write(&usual, "").unwrap();
+    assert_eq!(mode(&place.files.folder().join("notes/a.txt")), mode(&usual));
+}

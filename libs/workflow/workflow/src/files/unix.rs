@@ -7,10 +7,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::libc::mode_t;
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::Obstacle;
+use super::{For, Obstacle};
 
 /// An open folder.
 pub(crate) struct Folder(OwnedFd);
@@ -18,6 +19,16 @@ pub(crate) struct Folder(OwnedFd);
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 /// A pipe in a file's place must not hold the reader up.
 const FILE: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+
+impl For {
+    /// The rights among these that they get. The system takes away what the person's mask says.
+    const fn of(self, rights: mode_t) -> mode_t {
+        match self {
+            Self::Owner => rights & 0o700,
+            Self::All => rights,
+        }
+    }
+}
 
 impl Folder {
     /// A folder whose path is trusted.
@@ -37,8 +48,8 @@ impl Folder {
     }
 
     /// Creates a folder in this one; nothing happens where there is something of this name.
-    pub(crate) fn create_folder(&self, name: &str) -> io::Result<()> {
-        match mkdirat(&self.0, name, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO) {
+    pub(crate) fn create_folder(&self, name: &str, who: For) -> io::Result<()> {
+        match mkdirat(&self.0, name, Mode::from_bits_truncate(who.of(0o777))) {
             Err(Errno::EEXIST) => Ok(()),
             other => Ok(other?),
         }
@@ -64,10 +75,9 @@ impl Folder {
     }
 
     /// A new file in this folder. Fails where there is something of this name.
-    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
-        let readable =
-            Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP | Mode::S_IROTH | Mode::S_IWOTH;
-        let created = openat(&self.0, name, FILE | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, readable)?;
+    pub(crate) fn create(&self, name: &str, who: For) -> io::Result<File> {
+        let mode = Mode::from_bits_truncate(who.of(0o666));
+        let created = openat(&self.0, name, FILE | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
         Ok(created.into())
     }
 
