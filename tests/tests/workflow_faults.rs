@@ -218,6 +218,7 @@ fn an_answer_that_is_cut_by_the_models_context_fails_its_step_with_what_to_do() 
     let rule = Rule { text: Some("one two three".to_owned()), finish, ..Rule::default() };
     for (step, kind, advice) in [
         ("prompt: please be brief", "validation", "max_tokens"),
+        ("prompt: please be brief, options: { max_tokens: -1 }", "validation", "sets no max_tokens"),
         ("prompt: please be brief, output: { schema: { type: object } }", "schema", "context"),
         (
             "prompt: please be brief, options: { max_tokens: 9 }, output: { schema: { type: object } }",

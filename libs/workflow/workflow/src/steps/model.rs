@@ -155,7 +155,8 @@ impl AskAction {
     /// A text may be cut where the step has said so. What has to be whole may not, and nothing may that the step did
     /// not limit.
     fn allows_the_cut(&self, answer: &Answer, options: &serde_json::Map<String, Value>) -> Result<(), Fault> {
-        let has_limit = LIMITS.iter().any(|limit| options.get(*limit).is_some_and(|limit| !limit.is_null()));
+        // For llama.cpp -1 is none.
+        let has_limit = LIMITS.iter().any(|limit| options.get(*limit).and_then(Value::as_u64).is_some());
         let is_text = self.shape.is_none() && answer.tool_calls.is_none();
         if has_limit && is_text {
             return Ok(());
