@@ -144,6 +144,10 @@ fn the_same_submission_is_the_same_job_and_another_under_its_name_a_conflict() {
     assert_eq!((refused.status, &refused.json()["exit_code"]), (409, &json!(14)), "{}", refused.text());
     wait_for_status(&daemon, "j1", "succeeded");
     assert_eq!(provider.stats().requests, 3);
+    // In a home without keys, they are this home's own: anybody's are others.
+    wait_for("the requests in the log", SOON, || {
+        home.json(&["requests", "--json", "--key", "local"]).as_array().unwrap().len() == 3
+    });
 }
 
 #[test]

@@ -148,12 +148,26 @@ impl<K: Keys> Door<K> {
         let need = Need::of(request);
         // A key that was revoked does not open a door that others can reach.
         let open = need.is_open_at_home() && self.loopback && self.keys.is_empty();
-        if open || need == Need::Nothing {
+        if open {
+            // Nobody has to say who it is; what is done for this home itself says so.
+            let presented = presented_token(request.headers());
+            return Ok(presented.and_then(|it| self.known(it)).map_or(Visitor::Anyone, |it| it.holder));
+        }
+        if need == Need::Nothing {
             return Ok(Visitor::Anyone);
         }
         let visitor = self.check_key(request.headers(), need)?;
         check_media_type(request)?;
         Ok(visitor)
+    }
+
+    /// Whose a key is, and what it opens.
+    fn known(&self, presented: &[u8]) -> Option<Found<Visitor<K::Holder>>> {
+        if self.local.matches(presented) {
+            return Some(Found { scopes: Scope::ALL.into(), holder: Visitor::Local });
+        }
+        let Found { scopes, holder } = self.keys.find(presented)?;
+        Some(Found { scopes, holder: Visitor::Holder(holder) })
     }
 
     fn check_key(&self, headers: &HeaderMap, need: Need) -> Result<Visitor<K::Holder>, Refused> {
@@ -166,14 +180,11 @@ impl<K: Keys> Door<K> {
             };
             return Err((ErrorCode::Unauthorized, message.to_owned()));
         };
-        if self.local.matches(presented) {
-            return Ok(Visitor::Local);
-        }
-        let Some(found) = self.keys.find(presented) else {
+        let Some(found) = self.known(presented) else {
             return Err((ErrorCode::Unauthorized, "the key that was sent is not known here".to_owned()));
         };
         if need.scopes().iter().any(|scope| found.scopes.contains(scope)) {
-            return Ok(Visitor::Holder(found.holder));
+            return Ok(found.holder);
         }
         let words: Vec<_> = need.scopes().iter().map(|scope| format!("`{scope}`")).collect();
         Err((ErrorCode::Forbidden, format!("this needs a key of scope {}", words.join(" or "))))
@@ -228,6 +239,13 @@ mod tests {
         assert_eq!(code(open.admit(&request("POST", "/v1/chat/completions", &[]))), None);
         assert_eq!(code(open.admit(&request("GET", "/v2/instances", &[]))), None);
         assert_eq!(code(open.admit(&request("POST", "/slots/0", &[]))), None);
+        let whose = |key: &str| {
+            let key = format!("Bearer {key}");
+            let request = request("POST", "/v1/chat/completions", &[("authorization", &key)]);
+            open.admit(&request).ok()
+        };
+        assert_eq!(whose("local-token-of-this-test"), Some(Visitor::Local));
+        assert_eq!(whose("what-clients-send-that-want-some-key"), Some(Visitor::Anyone));
     }
 
     #[test]
