@@ -128,7 +128,7 @@ impl KeyDocument {
 
     /// The document and the key of Unified Orchestrator v2.1: what Python's `json.dumps(…, sort_keys=True)` makes
     /// of the request.
-    pub fn seed_v21(request: &SeedRequest<'_>) -> Self {
+    pub(crate) fn seed_v21(request: &SeedRequest<'_>) -> Self {
         let document = json!({
             "provider": {"name": request.provider, "model": request.model, "opts": request.options},
             "step": request.step,
@@ -161,13 +161,13 @@ impl KeyDocument {
 }
 
 /// The key of a document.
-pub fn key_of(document: &Value) -> Key {
+pub(crate) fn key_of(document: &Value) -> Key {
     Key(Digest::of(&canonical(document)))
 }
 
 /// What the key of Unified Orchestrator v2.1 covers.
 #[derive(Clone, Copy, Debug)]
-pub struct SeedRequest<'a> {
+pub(crate) struct SeedRequest<'a> {
     pub provider: &'a str,
     pub model: &'a str,
     pub options: &'a Map<String, Value>,
@@ -182,7 +182,7 @@ const LONGEST_GIT_FILE: u64 = 16 << 20;
 
 /// The commit that is checked out where `folder` lies, read from git's own files; without one the digest of the
 /// source texts, one after the other.
-pub fn code_version(folder: &Path, sources: &[&str]) -> String {
+pub(crate) fn code_version(folder: &Path, sources: &[&str]) -> String {
     folder.ancestors().find_map(git_folder).and_then(|git| git_head(&git)).unwrap_or_else(|| {
         let mut hasher = Sha256::new();
         for source in sources {

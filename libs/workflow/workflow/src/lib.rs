@@ -37,7 +37,7 @@ pub use event::{Event, EventType, Level};
 pub use files::{FileError, OutputFiles, OutputPath, PathRefusal, Staged, WriteReason, Written};
 pub use forecast::{Estimate, Forecast, Outlook, PastSteps, StepEstimate, StepForecast, forecast};
 pub use journal::JournalError;
-pub use key::{Digest, Key, KeyDocument, NotADigest, SeedRequest, code_version, key_of};
+pub use key::{Digest, Key, KeyDocument, NotADigest};
 pub use manifest::{
     CacheUse, FileState, JobStatus, JournalEnd, Manifest, Question, StepFailure, StepState, StepStatus,
 };
@@ -52,8 +52,6 @@ pub use recorder::{
 };
 pub use run::{Halt, Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
 pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError, owner_file};
-pub use store::{
-    Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError, output_digest,
-};
+pub use store::{Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError};
 pub use views::{JournalLine, RunStatus, RunSummary, RunView, Runs, SelectRunError, Tail, TailError};
 pub use why::{Change, Earlier, Verdict, Why, WhyError, WordChange, Words, why};

@@ -474,15 +474,6 @@ impl Recorder {
         }
         self.record_simply(&Level::Warn.head(EventType::JournalRepaired), &Line { bytes });
     }
-
-    pub fn lease_lost(&mut self, step: &str, holder: &str) {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            holder: &'a str,
-        }
-        let line = Line { holder: shortened(holder) };
-        self.record_simply(&Level::Warn.head(EventType::LeaseLost).step(step), &line);
-    }
 }
 
 /// To the microsecond: what a clock can tell.

@@ -8,10 +8,11 @@ mod tests;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orch_core::UnixMicros;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::Level;
 use crate::journal::JournalError;
@@ -141,12 +142,17 @@ impl Recorder {
         Ok(())
     }
 
+    /// When the manifest is to be written next; `None` where it tells all that has happened.
+    pub fn manifest_due(&self) -> Option<Instant> {
+        (self.seq != self.manifest_seq).then_some(self.manifest_due)
+    }
+
     /// Writes the manifest if it has changed and its time has come.
     pub fn write_manifest_if_due(&mut self, now: Instant) -> Result<(), JournalError> {
-        if now < self.manifest_due || self.seq == self.manifest_seq {
-            return Ok(());
+        match self.manifest_due() {
+            Some(due) if due <= now => self.write_manifest(),
+            _ => Ok(()),
         }
-        self.write_manifest()
     }
 
     /// Writes what is waiting, then the manifest: it never knows more than the journal.

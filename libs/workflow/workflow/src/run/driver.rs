@@ -197,9 +197,12 @@ impl Driver {
                     self.hear(Heard::Cancelled)?;
                 }
             }
-            while let Ok(heard) = self.inbox.try_recv() {
+            for _ in 0..BURST {
+                let Ok(heard) = self.inbox.try_recv() else { break };
                 self.hear(heard)?;
             }
+            // However much there is to hear: time does not wait for silence.
+            self.time_has_come()?;
             while self.tasks.try_join_next().is_some() {}
         }
     }
@@ -314,7 +317,7 @@ impl Driver {
             Heard::Facts(pair, told) => self.facts_told(pair, told),
             Heard::Wished(wishes) => self.wished(wishes),
             Heard::Synced(offset, result) => self.synced(offset, result)?,
-            Heard::Time => self.time_has_come()?,
+            Heard::Time => {}
             Heard::Cancelled => self.cancel_job("the job was cancelled"),
         }
         Ok(())
@@ -331,8 +334,9 @@ impl Driver {
             self.end_by_wall();
         }
         if self.manifest_at.is_some_and(|at| at <= now) {
-            self.manifest_at = None;
-            self.recorder.write_manifest_if_due(std::time::Instant::now())?;
+            self.recorder.write_manifest_if_due(now)?;
+            // A large one takes longer pauses; what is new by then is written also if nothing more happens.
+            self.manifest_at = self.recorder.manifest_due();
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Entry {
 }
 
 /// The digest of an output's canonical JSON.
-pub fn output_digest(output: &StepOutput) -> Digest {
+pub(crate) fn output_digest(output: &StepOutput) -> Digest {
     let mut text = Vec::with_capacity(output.text.len() + 64);
     write_output(&mut text, output);
     Digest::of(&text)

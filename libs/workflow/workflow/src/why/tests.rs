@@ -105,8 +105,8 @@ fn an_edited_prompt_is_compared_with_this_jobs_earlier_life_before_other_jobs() 
     let why = place.why("job_a");
     assert_eq!(changed_paths(&why), ["messages[0].content"]);
     let earlier = why.earlier.unwrap();
-    assert_eq!((earlier.job_id.as_str(), earlier.key), ("job_a", crate::key_of(&request("old words"))));
-    assert_eq!(why.key, Some(crate::key_of(&request("new words"))));
+    assert_eq!((earlier.job_id.as_str(), earlier.key), ("job_a", crate::key::key_of(&request("old words"))));
+    assert_eq!(why.key, Some(crate::key::key_of(&request("new words"))));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_map_runs_again_because_its_elements_are_looked_up_by_themselves() {
 fn a_step_that_failed_before_had_no_result() {
     let place = place();
     let mut recorder = place.begin("job_a", "notes");
-    recorder.step_started("plan", 1, &[], crate::key_of(&request("a")).as_str());
+    recorder.step_started("plan", 1, &[], crate::key::key_of(&request("a")).as_str());
     recorder.step_failed("plan", 1, FailureKind::Connect, "nobody there", Duration::ZERO);
     end(recorder);
     assert_eq!(place.why("job_a").verdict, Verdict::FirstRun);
