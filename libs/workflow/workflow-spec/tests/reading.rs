@@ -246,6 +246,25 @@ fn what_an_outer_step_gives_is_a_need_of_the_loop() {
 }
 
 #[test]
+fn a_needed_key_that_holds_nothing_is_refused_where_it_stands() {
+    for (text, place) in [
+        ("project: p\nsteps:\n", "2:1: steps:"),
+        ("project:\nsteps: { a: { pass: x } }\n", "1:1: project:"),
+        ("project: p\ntask_description:\n", "2:1: task_description:"),
+        ("project: p\nsteps: { a: { gate: { message: } } }\n", "2:23: steps.a.gate.message:"),
+        ("project: p\nsteps: { a: { run: { argv: } } }\n", "2:22: steps.a.run.argv:"),
+        ("project: p\nsteps: { a: { pass: x, map: { over: } } }\n", "2:31: steps.a.map.over:"),
+    ] {
+        let told = complaints(text);
+        assert!(told.starts_with(&format!("{place} holds nothing")), "{text}{told}");
+    }
+    for kind in ["llm", "run", "http", "gate", "workflow", "loop"] {
+        let told = complaints(&format!("project: p\nsteps: {{ a: {{ {kind}: }} }}\n"));
+        assert!(told.starts_with("2:15: steps.a."), "{kind}: {told}");
+    }
+}
+
+#[test]
 fn six_fields_are_a_workflow_of_four_steps() {
     let spec = read(
         "project: todo_api\ntask_description: Build a todo API\nprovider: ollama\nconcurrency: 2\ntimeout_s: 30\noutput_dir: out\n",

@@ -143,8 +143,10 @@ impl<'d> Reader<'d> {
         }
         let fields = Fields { node, entries };
         for key in section.keys.iter().filter(|key| key.is_required()) {
-            if fields.written(key.name).is_none() {
-                self.problem(node, format!("needs the key {}", key.name));
+            match fields.written(key.name) {
+                None => self.problem(node, format!("needs the key {}", key.name)),
+                Some(empty) if empty.is_null() => self.problem(empty, "holds nothing, and is needed"),
+                Some(_) => {}
             }
         }
         Some(fields)
