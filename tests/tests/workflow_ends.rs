@@ -181,6 +181,8 @@ fn a_step_that_takes_long_holds_no_stop_and_its_programs_end() {
         event["type"].as_str().unwrap().starts_with("step.") && event["type"] != "step.started"
     };
     assert_eq!(events.iter().filter(ended).count(), 0, "{events:?}");
+    let owner = scene.home.read_json("runs/left/control/owner.json").unwrap();
+    assert_eq!(owner["lives_in_vain"], 0, "no daemon died: {owner}");
 
     scene.provider.set_script(Script::default());
     scene.home.start_daemon();

@@ -115,6 +115,10 @@ impl Book {
         self.running.get(id).inspect(|running| running.cancel.cancel()).is_some()
     }
 
+    pub(super) fn running(&self) -> Vec<JobId> {
+        self.running.keys().cloned().collect()
+    }
+
     pub(super) fn is_running(&self, id: &JobId) -> bool {
         self.running.contains_key(id)
     }

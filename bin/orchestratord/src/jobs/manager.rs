@@ -85,6 +85,11 @@ impl JobManager {
     pub(crate) async fn pause(&self, limit: Duration) {
         self.book().close();
         self.inner.pausing.cancel();
+        let (shelf, running) = (self.inner.shelf.clone(), self.book().running());
+        // At once: whatever is left of this process is no death of a daemon.
+        self.inner
+            .tasks
+            .spawn_blocking("jobs", move || running.iter().for_each(|id| shelf.note_good_end(id)));
         self.inner.tasks.shutdown(limit).await;
     }
 
