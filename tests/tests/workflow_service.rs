@@ -412,6 +412,33 @@ fn more_jobs_than_are_worked_on_at_once_wait_for_their_turn() {
     assert_eq!(provider.count("words of 4"), 0);
 }
 
+#[test]
+fn nobody_fills_the_queue_alone() {
+    const AT_ONCE: usize = 4;
+    const OF_ONE: usize = 250;
+    let provider = FakeProvider::start(Script::default().fault("words of", Fault::Stall, AT_ONCE as u64));
+    let home = home_with(&provider, "");
+    let daemon = home.start_daemon();
+    let (one, _) = create(&home, "one", &[]);
+    let (two, _) = create(&home, "two", &[]);
+    let give = |key: &str, number: usize| {
+        let step = format!("a: {{ llm: {{ model: m, prompt: words of {number} }} }}");
+        let spec = format!("version: 1\nproject: p\nsteps: {{ {step} }}\n");
+        ask_as(&daemon, key, "POST", "/v2/jobs", &json!({"spec": spec}))
+    };
+    for number in 0..AT_ONCE {
+        assert_eq!(give(&one, number).status, 202);
+    }
+    wait_for("as many as are worked on at once", SOON, || provider.stats().in_flight == AT_ONCE as u64);
+    for number in 0..OF_ONE {
+        assert_eq!(give(&one, AT_ONCE + number).status, 202, "{number}");
+    }
+    let refused = give(&one, AT_ONCE + OF_ONE);
+    assert_eq!((refused.status, &refused.json()["code"]), (429, &json!("ADMISSION_REJECT")));
+    assert!(refused.text().contains("of one key") && refused.json()["retry_after_ms"].is_u64());
+    assert_eq!(give(&two, 1000).status, 202, "another's turn comes");
+}
+
 /// The exit code and the last line of a command that is not expected to succeed.
 fn code(home: &Home, arguments: &[&str]) -> (Option<i32>, String) {
     let run = home.run(arguments);

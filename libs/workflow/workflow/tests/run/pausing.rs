@@ -85,9 +85,12 @@ async fn what_fails_meanwhile_has_not_failed_the_job() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_last_step_ends_meanwhile_has_ended() {
-    let mut home = Home::new();
-    let model = Model::new(|request, _| Act::say(prompt(request)).after(2000));
-    let spec = "version: 1\nproject: p\nsteps: { a: { llm: { model: m, prompt: a } } }\n";
-    assert_eq!(paused(&mut home, spec, &model).await.0, JobOutcome::Succeeded);
-    assert_eq!(home.told("one").last().unwrap(), "job.succeeded");
+    for effect in ["none", "external"] {
+        let mut home = Home::new();
+        let model = Model::new(|request, _| Act::say(prompt(request)).after(2000));
+        let step = format!("effect: {effect}, llm: {{ model: m, prompt: a }}");
+        let spec = format!("version: 1\nproject: p\nsteps: {{ a: {{ {step} }} }}\n");
+        assert_eq!(paused(&mut home, &spec, &model).await.0, JobOutcome::Succeeded);
+        assert_eq!(home.told("one").last().unwrap(), "job.succeeded");
+    }
 }
