@@ -53,24 +53,26 @@ impl fmt::Display for Full {
 }
 
 impl Book {
-    /// Puts a job behind those of its submitter that wait. One that waits or runs already stays where it is.
-    pub(super) fn enqueue(&mut self, id: &JobId, submitter: &str) -> Result<(), Full> {
+    /// Puts a job behind those of its submitter that wait. One that waits or runs already stays where it is. Whoever
+    /// would take in something new asks for [`Book::room`] first, before anything of it is written; as others may do so
+    /// at the same moment, the queue can become a few jobs longer than that.
+    pub(super) fn enqueue(&mut self, id: &JobId, submitter: &str) {
         if self.running.contains_key(id) || self.is_queued(id) {
-            return Ok(());
+            return;
         }
-        self.room(submitter)?;
         self.at_gate.remove(id);
         self.queues.entry(submitter.to_owned()).or_default().push_back(id.clone());
-        Ok(())
     }
 
-    /// Puts a job behind others that waited at a gate; a full queue is looked at again in a moment.
+    /// Puts a job that waited at a gate behind others, if there is room; it is looked at again in a moment.
     pub(super) fn enqueue_from_gate(&mut self, id: &JobId) {
-        if let Some(submitter) = self.at_gate.get(id).cloned() {
-            let _full = self.enqueue(id, &submitter);
+        let Some(submitter) = self.at_gate.get(id).cloned() else { return };
+        if self.room(&submitter).is_ok() {
+            self.enqueue(id, &submitter);
         }
     }
 
+    /// Whether one more job of this submitter may wait.
     pub(super) fn room(&self, submitter: &str) -> Result<(), Full> {
         if self.queued() >= MOST_QUEUED {
             return Err(Full::Queue);
@@ -158,8 +160,8 @@ mod tests {
     fn a_bounded_number_runs_and_the_rest_follow_in_their_order() {
         let mut book = Book::default();
         for number in 0..MOST_AT_ONCE + 2 {
-            book.enqueue(&id(number), "one").unwrap();
-            book.enqueue(&id(number), "one").unwrap();
+            book.enqueue(&id(number), "one");
+            book.enqueue(&id(number), "one");
         }
         for number in 0..MOST_AT_ONCE {
             assert_eq!(book.begin_next().unwrap().0, id(number));
@@ -176,13 +178,13 @@ mod tests {
     #[test]
     fn a_job_at_a_gate_is_remembered_until_it_goes_on() {
         let mut book = Book::default();
-        book.enqueue(&id(1), "one").unwrap();
+        book.enqueue(&id(1), "one");
         let (_, cancel) = book.begin_next().unwrap();
         assert!(book.cancel(&id(1)) && cancel.is_cancelled());
         book.ended(&id(1), true);
         assert_eq!(book.at_gate(), [id(1)]);
         assert!(!book.cancel(&id(1)));
-        book.enqueue(&id(1), "one").unwrap();
+        book.enqueue(&id(1), "one");
         assert!(book.at_gate().is_empty() && book.is_queued(&id(1)));
     }
 
@@ -190,25 +192,27 @@ mod tests {
     fn the_queue_has_an_end_and_nobody_has_all_of_it() {
         let mut book = Book::default();
         for number in 0..MOST_OF_ONE {
-            book.enqueue(&id(number), "one").unwrap();
+            assert_eq!(book.room("one"), Ok(()));
+            book.enqueue(&id(number), "one");
         }
-        assert_eq!(book.enqueue(&id(MOST_OF_ONE), "one"), Err(Full::Share));
-        assert_eq!(book.enqueue(&id(3), "one"), Ok(()), "it has its place already");
+        assert_eq!(book.room("one"), Err(Full::Share));
         for number in MOST_OF_ONE..MOST_QUEUED {
-            book.enqueue(&id(number), &format!("another {}", number % 5)).unwrap();
+            let submitter = format!("another {}", number % 5);
+            assert_eq!(book.room(&submitter), Ok(()));
+            book.enqueue(&id(number), &submitter);
         }
-        assert_eq!(book.enqueue(&id(MOST_QUEUED), "the last"), Err(Full::Queue));
+        assert_eq!(book.room("the last"), Err(Full::Queue));
     }
 
     #[test]
     fn submitters_take_turns() {
         let mut book = Book::default();
         for number in 0..6 {
-            book.enqueue(&id(number), "many").unwrap();
+            book.enqueue(&id(number), "many");
         }
-        book.enqueue(&id(10), "few").unwrap();
-        book.enqueue(&id(20), "some").unwrap();
-        book.enqueue(&id(21), "some").unwrap();
+        book.enqueue(&id(10), "few");
+        book.enqueue(&id(20), "some");
+        book.enqueue(&id(21), "some");
         let mut begun = Vec::new();
         while let Some((id, _)) = book.begin_next() {
             book.ended(&id, false);

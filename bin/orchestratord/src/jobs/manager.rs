@@ -129,7 +129,7 @@ impl JobManager {
         let taken = self.inner.shelf.take_in(&NewJob { id: id.clone(), spec, inputs, owner })?;
         if taken == Taken::New {
             tracing::info!(job = %id, owner = caller.id, "a job was submitted");
-            self.book().enqueue(&id, &caller.id).map_err(full)?;
+            self.book().enqueue(&id, &caller.id);
         }
         Ok((id, taken))
     }
@@ -193,7 +193,10 @@ impl JobManager {
                 workflow::forget_cancel(&this.inner.shelf.control(&view.id));
                 return Ok(());
             }
-            if this.book().cancel(&view.id) { Ok(()) } else { this.go_on(&view, owner.as_ref()) }
+            if !this.book().cancel(&view.id) {
+                this.go_on(&view, owner.as_ref());
+            }
+            Ok(())
         })
         .await?;
         self.tell();
@@ -216,7 +219,8 @@ impl JobManager {
             let decided = Decided { step, choice, by, at: UnixMillis::now().to_rfc3339() };
             workflow::leave_decision(&this.inner.shelf.control(&view.id), &decided)
                 .map_err(|error| cannot_ask(&view.id, &error))?;
-            this.go_on(&view, owner.as_ref())
+            this.go_on(&view, owner.as_ref());
+            Ok(())
         })
         .await?;
         self.tell();
@@ -224,13 +228,12 @@ impl JobManager {
     }
 
     /// A job of a daemon that nobody works on is worked on again; of others, whoever runs them reads what was left.
-    fn go_on(&self, view: &RunView, owner: Option<&Owner>) -> Result<(), Refusal> {
+    fn go_on(&self, view: &RunView, owner: Option<&Owner>) {
         if let Some(owner) = owner
             && view.status != RunStatus::Running
         {
-            self.book().enqueue(&view.id, &owner.submitter).map_err(full)?;
+            self.book().enqueue(&view.id, &owner.submitter);
         }
-        Ok(())
     }
 
     /// Goes on with a job that nobody works on.
@@ -270,11 +273,12 @@ impl JobManager {
             let failure = Failure::new(ExitCode::LockNotAcquired, message);
             return Err(failure.hint("wait for its end, or cancel it first").into());
         }
+        self.book().room(&owner.submitter).map_err(full)?;
         let ResumeRequest { spec, specs, options } = request;
         let spec = spec.map(|spec| read_spec(&spec_text(spec), &specs)).transpose()?;
         let asked = options.as_ref().unwrap_or(&owner.options).provider.clone();
         self.inner.shelf.want_again(&id, spec, options, |spec| self.check(caller, spec, asked.as_deref()))?;
-        self.book().enqueue(&id, &owner.submitter).map_err(full)?;
+        self.book().enqueue(&id, &owner.submitter);
         Ok(id)
     }
 
@@ -372,7 +376,7 @@ impl JobManager {
         }
     }
 
-    /// Takes up what an earlier daemon left.
+    /// Takes up what an earlier daemon left: all of it had its place there.
     fn take_up(&self) {
         for (id, owner) in self.inner.shelf.submitted() {
             match self.inner.shelf.found(&id, &owner) {
@@ -383,9 +387,7 @@ impl JobManager {
                 ),
                 Ok(Found::ToDo) => {
                     tracing::info!(job = %id, "going on with a job of an earlier daemon");
-                    if let Err(full) = self.book().enqueue(&id, &owner.submitter) {
-                        tracing::warn!(job = %id, %full, "it is left for `resume`");
-                    }
+                    self.book().enqueue(&id, &owner.submitter);
                 }
                 Ok(Found::AtGate) => self.book().note_at_gate(id, owner.submitter),
                 Ok(Found::Over) => {}
@@ -466,7 +468,6 @@ fn wrong_spec(errors: &SpecErrors) -> Refusal {
     ErrorBody { problems: errors.errors.iter().map(problem).collect(), ..body }.into()
 }
 
-/// Several failures as one.
 fn cannot_ask(id: &JobId, error: &std::io::Error) -> Failure {
     Failure::new(ExitCode::General, format!("nothing can be left for the job {id}: {error}"))
 }
