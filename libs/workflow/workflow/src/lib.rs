@@ -17,6 +17,7 @@ mod journal;
 mod key;
 mod log;
 mod manifest;
+mod past;
 mod ports;
 mod recorder;
 mod run;
@@ -41,16 +42,14 @@ pub use key::{Digest, Key, KeyDocument, NotADigest};
 pub use manifest::{
     CacheUse, FileState, JobStatus, JournalEnd, Manifest, Question, StepFailure, StepState, StepStatus,
 };
+pub use past::{Past, PastDecision, PastFile, PastOutcome, Succeeded, Tried};
 pub use ports::{
     Answer, AnswerPiece, AskModel, AskService, CallFailure, ChatMessage, FinishReason, HearProgram,
-    ModelFacts, ModelRequest, PortFuture, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
-    ServiceAnswer, ServiceRequest, Serving, TokenUse,
+    ModelFacts, ModelRequest, PortFuture, Ports, ProgramEnd, ProgramRequest, ProgramStream, RunProgram,
+    SecretSource, ServiceAnswer, ServiceRequest, Serving, TokenUse,
 };
-pub use recorder::{
-    FileEvent, JobFacts, ModelAnswered, Past, PastDecision, PastFile, PastOutcome, Recorder, SkipReason,
-    StepResult, Succeeded, SyncFile, Tried,
-};
-pub use run::{Halt, Job, JobEnd, JobOptions, JobOutcome, Ports, RunError, SecretSource, Watch, run_job};
+pub use recorder::{FileEvent, JobFacts, ModelAnswered, Recorder, SkipReason, StepResult, SyncFile};
+pub use run::{Halt, Job, JobEnd, JobOptions, JobOutcome, RunError, Watch, run_job};
 pub use run_folder::{Holder, JobId, JobIdError, RunFolder, RunFolderError, owner_file};
 pub use store::{Blob, Durability, Entry, Follower, Found, Leader, Put, Refusal, Seat, Store, StoreError};
 pub use views::{JournalLine, RunStatus, RunSummary, RunView, Runs, SelectRunError, Tail, TailError};

@@ -14,6 +14,19 @@ use workflow_spec::{FailureKind, Role};
 /// What every port answers with.
 pub type PortFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// The world outside the run.
+#[derive(Clone)]
+pub struct Ports {
+    pub models: Arc<dyn AskModel>,
+    pub programs: Arc<dyn RunProgram>,
+    pub services: Arc<dyn AskService>,
+    pub serving: Option<Arc<dyn Serving>>,
+    pub secrets: SecretSource,
+}
+
+/// The value of a secret by its name.
+pub type SecretSource = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Asks models. Implementations stream, know dialects, heed rate limits and break circuits; retries by kind,
 /// fallbacks and limits of requests in flight are the run's own.
 pub trait AskModel: Send + Sync {

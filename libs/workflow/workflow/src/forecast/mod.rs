@@ -14,7 +14,8 @@ use workflow_spec::{FailureKind, Graph};
 pub use estimate::{Estimate, PastSteps, StepEstimate};
 
 use crate::key::KeyDocument;
-use crate::run::{Foresee, Job, Ports, RunError, foresee_job};
+use crate::ports::Ports;
+use crate::run::{Foresee, Job, RunError, foresee_job};
 use crate::{CacheUse, JobId, Manifest, RunFolder, StepState, StepStatus, Store};
 
 /// About so many bytes of a request are a token.

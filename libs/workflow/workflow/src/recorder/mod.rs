@@ -1,7 +1,6 @@
 //! The one who writes: each event becomes a line of the journal and a change of the manifest, in that order.
 
 mod events;
-mod past;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +20,10 @@ use crate::journal::file::JournalFile;
 use crate::journal::line::{self, Head};
 use crate::journal::stamp::Stamp;
 use crate::manifest::Manifest;
+use crate::past::Past;
 use crate::run_folder::{RunFolder, private};
 
 pub use events::{FileEvent, JobFacts, ModelAnswered, SkipReason, StepResult};
-pub use past::{Past, PastDecision, PastFile, PastOutcome, Succeeded, Tried};
 
 /// Between two texts of the manifest.
 const MANIFEST_PACE: Duration = Duration::from_millis(250);

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use workflow_spec::FailureKind;
 
 use super::*;
+use crate::past::PastFile;
 use crate::run_folder::{JobId, RunFolderError};
 use crate::{EventType, FinishReason, JobStatus, StepStatus, TokenUse};
 

@@ -9,7 +9,7 @@ use workflow_spec::{Effect, FailureKind};
 use super::driver::Driver;
 use super::gates::OpenGate;
 use super::nodes::{NodeRef, State, Work};
-use crate::recorder::PastOutcome;
+use crate::past::PastOutcome;
 use crate::steps::{Action, Attempt, Gate, Performed};
 use crate::{CallFailure, PortFuture};
 

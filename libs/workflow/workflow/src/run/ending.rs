@@ -11,7 +11,8 @@ use super::limits::Places;
 use super::nodes::{Ending, Failed, Form, Layer, Node, NodeRef, NodeResult, Source, State, Stop, Work};
 use super::publishing::{Published, Publishing};
 use crate::CallFailure;
-use crate::recorder::{FileEvent, PastFile, SkipReason, StepResult};
+use crate::past::PastFile;
+use crate::recorder::{FileEvent, SkipReason, StepResult};
 use crate::store::Entry;
 
 /// A node that is over, on its way to count.

@@ -7,7 +7,7 @@ use super::nodes::{NodeRef, State, Work};
 use super::plan::Way;
 use crate::CallFailure;
 use crate::budget::{BUDGET_GATE, CONTINUE, Meter, Room, STOP};
-use crate::recorder::Past;
+use crate::past::Past;
 use crate::steps::Gate;
 
 pub(super) struct Funds {

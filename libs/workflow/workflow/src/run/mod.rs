@@ -46,10 +46,11 @@ use crate::files::{FileError, OutputFiles};
 use crate::journal::JournalError;
 use crate::key::KeyDocument;
 use crate::manifest::Manifest;
-use crate::recorder::{Past, Recorder};
+use crate::past::Past;
+use crate::ports::Ports;
+use crate::recorder::Recorder;
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::store::{Durability, Store};
-use crate::{AskModel, AskService, RunProgram, Serving};
 use driver::{Driver, Parts};
 use publishing::Publisher;
 use results::Results;
@@ -98,19 +99,6 @@ pub(crate) trait Foresee: Send + Sync {
     /// A decision that somebody would have to take.
     fn gate(&self, step: &str);
 }
-
-/// The world outside the run.
-#[derive(Clone)]
-pub struct Ports {
-    pub models: Arc<dyn AskModel>,
-    pub programs: Arc<dyn RunProgram>,
-    pub services: Arc<dyn AskService>,
-    pub serving: Option<Arc<dyn Serving>>,
-    pub secrets: SecretSource,
-}
-
-/// The value of a secret by its name.
-pub type SecretSource = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Somebody who looks on.
 pub trait Watch: Send + Sync {

@@ -7,7 +7,8 @@ use workflow_spec::{FailureKind, FileRule, FileSource, Names, Step, StepOutput, 
 
 use crate::CallFailure;
 use crate::files::{FileError, OutputFiles, WriteReason, Written};
-use crate::recorder::{FileEvent, PastFile};
+use crate::past::PastFile;
+use crate::recorder::FileEvent;
 use crate::store::{Blob, Store};
 
 /// Puts files in place, one run's.

@@ -11,7 +11,7 @@ use super::links::Links;
 use super::nodes::Kept;
 use super::tasks::Made;
 use crate::key::{Key, KeyDocument};
-use crate::recorder::Past;
+use crate::past::Past;
 use crate::steps::{Collected, Performed};
 use crate::store::{Durability, Entry, Found, Put, Store, StoreError};
 

@@ -12,7 +12,7 @@ use orch_core::{ExitCode, Failure};
 use serde_json::{Map, Value};
 
 use crate::journal::scan::{ScanError, WholePart, scan};
-use crate::recorder::Past;
+use crate::past::Past;
 use lock::Lock;
 
 pub use job_id::{JobId, JobIdError};

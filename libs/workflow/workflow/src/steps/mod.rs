@@ -31,7 +31,7 @@ pub(crate) use sight::Sight;
 pub(crate) use working::Collected;
 
 use crate::key::Digest;
-use crate::run::Ports;
+use crate::ports::Ports;
 use crate::{CallFailure, FinishReason, PortFuture, TokenUse};
 
 /// A step with every text rendered, ready to be done.
