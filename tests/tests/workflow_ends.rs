@@ -253,6 +253,9 @@ fn a_job_of_which_daemons_die_again_and_again_is_left_until_somebody_wants_it() 
     assert_eq!(scene.home.json(&["show", "left", "--json"])["status"], "interrupted");
     assert_eq!(scene.provider.count("B"), 3);
 
+    // Whoever ends it is not told to wait for a turn that never comes.
+    let cancelled = scene.home.ok(&["cancel", "left"]);
+    assert!(cancelled.stdout.contains("has ended: cancelled"), "{cancelled}");
     scene.home.ok(&["run", "--submit", "--resume", "left"]);
     assert_eq!(scene.provider.count("B"), 4);
 }

@@ -207,6 +207,7 @@ fn a_cancelled_job_hangs_up_on_its_provider_and_cancelling_again_changes_nothing
     assert!(refused.text().contains("no provider nobody"), "{}", refused.text());
     let reply = ask(&daemon, "POST", "/v2/jobs/j1/resume", &json!({}));
     assert_eq!(reply.status, 202, "{}", reply.text());
+    assert!(!reply.text().contains("cancelled"), "that end is none any more: {}", reply.text());
     wait_for_status(&daemon, "j1", "succeeded");
     assert_eq!((provider.count("first words"), provider.count("second words")), (1, 2));
 }

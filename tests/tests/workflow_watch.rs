@@ -247,6 +247,7 @@ fn a_damaged_journal_is_34_with_its_line_and_shows_what_was_before() {
     let told = home.run(&["tail", "job_notes_1"]);
     told.expect_exit(34);
     assert!(told.stdout.contains("job.started"), "{}", told.stdout);
+    home.run(&["cancel", "job_notes_1"]).expect_exit(34);
 }
 
 #[test]

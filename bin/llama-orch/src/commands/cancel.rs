@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use orch_core::{ExitCode, Failure, UnixMicros};
 use serde_json::json;
-use workflow::{RunStatus, RunView, Runs, forget_cancel, leave_cancel};
+use workflow::{RunStatus, RunView, Runs, TailError, forget_cancel, leave_cancel};
 
-use super::decide::is_served;
+use super::decide::served_by;
 use super::jobs_elsewhere;
 use crate::arguments::CancelArguments;
 use crate::context::Context;
 use crate::ending::CommandResult;
-use crate::runtime::wait_up_to;
+use crate::runtime::{block_on, wait_up_to};
 
 /// Programs of a run have some seconds to end politely.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -27,6 +27,11 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
     if view.status.is_over() {
         return tell(context, &view, &format!("has ended before: {}", view.status));
     }
+    if let (Some(line), false) = (view.damaged_line, view.status == RunStatus::Running) {
+        // Nobody can resume it, so nobody would end it either.
+        let path = view.path.join("events.jsonl");
+        return Err(Failure::from(TailError::Damaged { path, line }).into());
+    }
     let control = view.path.join("control");
     leave_cancel(&control).map_err(|error| {
         Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
@@ -37,7 +42,10 @@ pub(super) fn run(context: &Context, arguments: &CancelArguments) -> CommandResu
         forget_cancel(&control);
         return tell(context, &view, &format!("has ended: {}", view.status));
     }
-    let served = is_served(context, &view)?;
+    // A daemon may have left the job for good, and sees what was left for it only when it is asked.
+    let served = served_by(context, &view)?.is_some_and(|daemon| {
+        view.status == RunStatus::Running || block_on(daemon.cancel_job(job.as_str())).is_ok()
+    });
     if view.status != RunStatus::Running && !served {
         return tell(context, &view, "is marked: nobody runs it, and who resumes it next ends it");
     }

@@ -35,15 +35,15 @@ pub(super) fn run(context: &Context, arguments: &DecideArguments) -> CommandResu
     leave_decision(&control, &decided).map_err(|error| {
         Failure::new(ExitCode::General, format!("cannot write into {}: {error}", control.display()))
     })?;
-    let served = is_served(context, &view)?;
+    let served = served_by(context, &view)?.is_some();
     let is_live = view.status == RunStatus::Running || served;
     let taken = is_live && wait_up_to(TAKEN_WITHIN, || Ok(!decision_is_left(&control, &decided.step)))?;
     tell(context, &view, &decided, taken, served)
 }
 
-/// Whether the daemon of this home takes care of a job, also where it does not run it at this moment.
-pub(super) fn is_served(context: &Context, view: &RunView) -> Result<bool, Failure> {
-    Ok(view.is_submitted && DaemonClient::living(context.home()?).is_some())
+/// The daemon of this home, where it takes care of a job, also if it does not run it at this moment.
+pub(super) fn served_by(context: &Context, view: &RunView) -> Result<Option<DaemonClient>, Failure> {
+    Ok(if view.is_submitted { DaemonClient::living(context.home()?) } else { None })
 }
 
 fn tell(context: &Context, view: &RunView, decided: &Decided, taken: bool, served: bool) -> CommandResult {

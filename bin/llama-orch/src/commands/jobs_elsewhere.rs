@@ -135,6 +135,25 @@ pub(super) fn follow(
     block_on(Follower { after, last, each, failed: None }.run(client, id))
 }
 
+/// How a job stands when it has been followed to its end; the daemon may be on its way back just then.
+pub(super) fn end_of(client: &DaemonClient, id: &str) -> Result<Value, Failure> {
+    block_on(async {
+        let mut client = client.clone();
+        let since = tokio::time::Instant::now();
+        loop {
+            let failure = match client.job(id).await {
+                Ok(document) => return Ok(document),
+                Err(failure) => may_pass(&client, failure)?,
+            };
+            if since.elapsed() >= PATIENCE {
+                return Err(failure);
+            }
+            tokio::time::sleep(AGAIN).await;
+            client = client.renewed().unwrap_or(client);
+        }
+    })
+}
+
 /// How many events a job has now.
 fn journal_end(document: &Value) -> u64 {
     document["journal"]["seq"].as_u64().unwrap_or_default()
@@ -230,6 +249,9 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -242,5 +264,22 @@ mod tests {
         };
         assert_eq!(told(2), ["s0: no", "s1: no", "… and 28 more"]);
         assert_eq!(told(30).len(), 30);
+    }
+
+    #[test]
+    fn a_server_that_goes_and_comes_back_still_tells_how_a_job_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            drop(listener.accept().unwrap());
+            let (mut back, _) = listener.accept().unwrap();
+            assert!(back.read(&mut [0; 4096]).unwrap() > 0);
+            let body = r#"{"status":"succeeded"}"#;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+            write!(back, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        let client = DaemonClient::remote(&url, None).unwrap();
+        assert_eq!(end_of(&client, "j1").unwrap()["status"], "succeeded");
+        server.join().unwrap();
     }
 }

@@ -154,9 +154,9 @@ impl JobManager {
     pub(crate) async fn show(&self, caller: &Caller, id: &str) -> Result<Value, Refusal> {
         let (this, caller, id) = (self.clone(), caller.clone(), id.to_owned());
         self.away(move || {
-            let Looked { view, .. } = this.find(&caller, &id)?;
-            let mut document = view.to_json(UnixMicros::now());
-            document["status"] = this.status(&view.id, view.status).label().into();
+            let looked = this.find(&caller, &id)?;
+            let mut document = looked.view.to_json(UnixMicros::now());
+            document["status"] = this.status_of(&looked).label().into();
             if !caller.operator {
                 // Where things lie on this machine is none of their business.
                 document["path"] = Value::Null;
@@ -287,7 +287,7 @@ impl JobManager {
         let status = self
             .away(move || {
                 let looked = this.inner.shelf.look(&sought)?.ok_or_else(|| unknown(sought.as_str()))?;
-                Ok(this.status(&sought, looked.view.status))
+                Ok(this.status_of(&looked))
             })
             .await?;
         let events_url = paths::fill(paths::JOB_EVENTS, &[id.as_str()]);
@@ -322,6 +322,13 @@ impl JobManager {
             finished_at: row.finished_at,
             duration_s: row.duration_s,
         }
+    }
+
+    /// How a job stands: one that goes on has not come to its end, though its journal tells of nothing later yet.
+    fn status_of(&self, looked: &Looked) -> JobStatus {
+        let view = &looked.view;
+        let goes_on = view.status.is_over() && !looked.is_over() && self.book().is_running(&view.id);
+        if goes_on { JobStatus::Running } else { self.status(&view.id, view.status) }
     }
 
     /// A run's own word, unless it waits for its turn.

@@ -8,7 +8,7 @@ use workflow_spec::JobSpec;
 
 use super::end::MOST_LISTED;
 use crate::arguments::{JournalChoice, RunArguments};
-use crate::commands::jobs_elsewhere::{follow, named, totals};
+use crate::commands::jobs_elsewhere::{end_of, follow, named, totals};
 use crate::commands::workflow_text::{read_spec, typed_inputs};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, arguments: &RunArguments) -> CommandResult 
     followed?;
     // The daemon may have been restarted meanwhile.
     let client = client.renewed().unwrap_or_else(|| client.clone());
-    tell(context, &block_on(client.job(job))?)
+    tell(context, &end_of(&client, job)?)
 }
 
 fn no_daemon() -> Failure {

@@ -129,7 +129,8 @@ pub fn why(runs: &Runs, home: &Store, job_id: &JobId, step: &str, now: UnixMicro
 /// Why nothing is told of a step: it has not begun, or there is none of this name.
 fn no_turn(run: &Manifest, step: &str) -> WhyError {
     let (job_id, name) = (run.job_id.clone(), step.to_owned());
-    if run.step(step).is_some() {
+    // Of a job that has not begun no step is known.
+    if run.lives == 0 || run.step(step).is_some() {
         return WhyError::NoTurn { job_id, step: name };
     }
     let ids = || run.steps().iter().map(|step| step.id.as_str());

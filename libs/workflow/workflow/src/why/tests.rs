@@ -196,6 +196,15 @@ fn a_map_runs_again_because_its_elements_are_looked_up_by_themselves() {
 }
 
 #[test]
+fn of_a_job_that_has_not_begun_no_step_is_said_to_be_missing() {
+    let place = place();
+    let id = JobId::new("job_a").unwrap();
+    drop(RunFolder::create(place.runs.root(), &id, "notes", "test").unwrap());
+    let answer = why(&place.runs, &place.home, &id, "plan", UnixMicros::now());
+    assert!(matches!(answer, Err(WhyError::NoTurn { .. })), "{answer:?}");
+}
+
+#[test]
 fn a_step_that_failed_before_had_no_result() {
     let place = place();
     let mut recorder = place.begin("job_a", "notes");
