@@ -248,6 +248,33 @@ steps:
 }
 
 #[test]
+fn a_resumed_job_asks_whom_it_has_asked() {
+    let scene = Scene::new(Script::default());
+    let config = scene.home.path().join("config.toml");
+    let others =
+        std::fs::read_to_string(&config).unwrap().replace("provider = \"fake\"", "provider = \"local\"");
+    std::fs::write(&config, others).unwrap();
+    let text = "
+project: faithful
+steps:
+  first: { llm: { model: fake, prompt: FIRST } }
+  ask: { gate: 'Go on?', needs: first }
+  then: { llm: { model: fake, prompt: THEN }, needs: ask }
+";
+    let spec = scene.spec(text);
+    scene.run(&["--spec", &spec, "--job-id", "one", "--provider", "fake"]).expect_exit(73);
+    scene.home.ok(&["decide", "one", "ask", "approve"]);
+    scene.ok(&["--resume", "one"]);
+    scene.ok(&["--spec", &spec, "--resume", "one"]);
+    assert_eq!((scene.asked("FIRST"), scene.asked("THEN")), (1, 1));
+    // What is said now goes before.
+    let elsewhere = text.replace("project:", "provider: local\nproject:");
+    scene.run(&["--spec", &scene.spec(&elsewhere), "--resume", "one"]).expect_exit(70);
+    scene.ok(&["--resume", "one", "--provider", "fake"]);
+    assert_eq!((scene.asked("FIRST"), scene.asked("THEN")), (1, 1));
+}
+
+#[test]
 fn everything_that_is_wrong_with_a_workflow_is_told_before_anything_runs() {
     let scene = Scene::new(Script::default());
     let text = "project: bad\nsteps:\n  a: { llm: { model: fake, prompt: '{{ steps.zz.output.text }}' } }\n  b: { lmm: {} }\n";

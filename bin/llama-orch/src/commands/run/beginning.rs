@@ -89,7 +89,8 @@ fn begin_fresh(
     Ok(Beginning { spec, inputs, place: Place::Fresh { runs: runs.root().to_owned(), id }, folder })
 }
 
-/// With the workflow that the job was begun with, where no other is given, and its inputs but for those that are.
+/// With the workflow that the job was begun with, where no other is given, whom it asked, and its inputs but for those
+/// that are.
 fn go_on(
     context: &Context,
     arguments: &RunArguments,
@@ -98,10 +99,14 @@ fn go_on(
     id: &JobId,
 ) -> Result<Beginning, Ended> {
     let (folder, past) = RunFolder::resume(runs.root(), id, COMMAND).map_err(Failure::from)?;
-    let spec = match spec {
+    let mut spec = match spec {
         Some(spec) => spec,
         None => kept_spec(&folder).map_err(|error| not_kept(context, error, id))?,
     };
+    // Whom the job has asked goes before whom another shell's environment names.
+    if arguments.spec.is_none() || spec.provider.is_none() {
+        spec.provider = past.manifest.provider.clone().or(spec.provider);
+    }
     check_project(&past.manifest, &spec)?;
     let beside = arguments.spec.as_deref().map(spec_folder);
     let earlier = match kept_inputs(&folder) {
