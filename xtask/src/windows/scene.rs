@@ -192,6 +192,11 @@ impl<'a> Scene<'a> {
         self.wine.programs().path(name)
     }
 
+    /// The same, as Windows programs know it.
+    pub(super) fn program_path(&self, name: &str) -> String {
+        windows_path(&self.program(name))
+    }
+
     /// The path of a file beside the home, as Windows programs know it.
     pub(super) fn windows_path(&self, name: &str) -> String {
         windows_path(&self.folder().join(name))

@@ -8,6 +8,7 @@ mod gateway;
 mod logs;
 mod migration;
 mod races;
+mod workflows;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) fn all() -> impl Iterator<Item = Scenario> {
         gateway::SCENARIOS,
         first_steps::SCENARIOS,
         migration::SCENARIOS,
+        workflows::SCENARIOS,
     ]
     .concat();
     all.into_iter().map(|(name, play)| Scenario { name, play })
