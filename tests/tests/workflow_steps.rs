@@ -488,6 +488,22 @@ fn somebody_who_knows_the_outcome_says_so() {
 }
 
 #[test]
+fn what_somebody_took_as_done_is_not_asked_again_after_a_crash() {
+    let scene = with_unknown_outcome();
+    scene.decide("deploy", "done").expect_exit(0);
+    scene.resume().expect_exit(0);
+    // As if it had been killed right after it began to take the effect as done.
+    let path = scene.folder().join("events.jsonl");
+    let text = fs::read_to_string(&path).expect("a journal is text");
+    let at = text.rfind("\"type\":\"step.started\",\"step\":\"deploy\"").expect("it was begun");
+    let end = at + text[at..].find('\n').expect("a line ends") + 1;
+    fs::write(&path, &text[..end]).expect("the journal is ours");
+    fs::remove_dir_all(scene.folder().join(".cache")).expect("results of programs are the job's own");
+    scene.resume().expect_exit(0);
+    assert_eq!(keys(&scene).len(), 1);
+}
+
+#[test]
 fn an_effect_that_failed_is_tried_again_under_the_same_key() {
     let service = Service::answering(&["503 busy\nretry-after: 0", "201 made\n\n{\"id\": 7}"]);
     let scene = Scene::new(&format!(

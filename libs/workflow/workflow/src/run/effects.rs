@@ -60,12 +60,14 @@ impl Driver {
         }
     }
 
-    /// An answer that was journalled and not acted upon: the effect was not begun again after it.
+    /// An answer that was journalled and not acted upon: the effect was not begun again after it. What is taken as done
+    /// begins in the journal only.
     fn answer_of_past(&self, id: &str, work: &Work) -> Option<String> {
         let key = work.document.key();
         let tried = self.past.tried.get(key.as_str()).filter(|_| work.attempt == 0)?;
         let past = self.past.decided.get(id)?;
-        let is_of_it = past.key.as_deref() == Some(key.as_str()) && past.begun == tried.begun;
+        let is_not_begun = past.begun == tried.begun || past.choice == DONE;
+        let is_of_it = past.key.as_deref() == Some(key.as_str()) && is_not_begun;
         is_of_it.then(|| past.choice.clone())
     }
 
