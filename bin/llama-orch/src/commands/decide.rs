@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use orch_core::{ExitCode, Failure, UnixMicros, UnixMillis};
 use orchestratord::client::DaemonClient;
-use serde_json::json;
-use workflow::{Decided, RunStatus, RunView, Runs, check_decision, decision_is_left, leave_decision};
+use serde_json::{Value, json};
+use workflow::{
+    Decided, EventType, JobId, JournalLine, RunStatus, RunView, Runs, check_decision, decision_is_left,
+    leave_decision,
+};
 
 use super::jobs_elsewhere;
 use crate::arguments::DecideArguments;
@@ -38,7 +41,30 @@ pub(super) fn run(context: &Context, arguments: &DecideArguments) -> CommandResu
     let served = served_by(context, &view)?.is_some();
     let is_live = view.status == RunStatus::Running || served;
     let taken = is_live && wait_up_to(TAKEN_WITHIN, || Ok(!decision_is_left(&control, &decided.step)))?;
+    if taken && let Some(other) = last_answer(&runs, &job, step)?.filter(|answer| answer != choice) {
+        let message = format!("{step} of {job} was answered by somebody else at the same moment: {other}");
+        return Err(Failure::new(ExitCode::General, message).into());
+    }
     tell(context, &view, &decided, taken, served)
+}
+
+/// What the journal says of a gate: of several answers at once it is one.
+fn last_answer(runs: &Runs, job: &JobId, step: &str) -> Result<Option<String>, Failure> {
+    let mut tail = runs.tail(job);
+    let mut answer = None;
+    loop {
+        let lines = tail.read().map_err(Failure::from)?;
+        if lines.is_empty() {
+            return Ok(answer);
+        }
+        let is_answer = |line: &&JournalLine| {
+            line.kind == Some(EventType::GateDecided) && line.step.as_deref() == Some(step)
+        };
+        for line in lines.iter().filter(is_answer) {
+            let event: Value = serde_json::from_str(&line.text).unwrap_or_default();
+            answer = event["data"]["choice"].as_str().map(str::to_owned);
+        }
+    }
 }
 
 /// The daemon of this home, where it takes care of a job, also if it does not run it at this moment.

@@ -441,7 +441,8 @@ fn unknown(id: &str) -> Failure {
 
 fn full(why: Full) -> Refusal {
     let refusal = ErrorBody::new(ErrorCode::AdmissionReject, why.to_string());
-    ErrorBody { retry_after_ms: Some(RETRY_MS), ..refusal }.into()
+    let hint = Some("wait until some of them have ended; `llama-orch jobs` lists them".to_owned());
+    ErrorBody { retry_after_ms: Some(RETRY_MS), hint, ..refusal }.into()
 }
 
 /// A spec that is sent as a document is read like a text, so that problems have places.

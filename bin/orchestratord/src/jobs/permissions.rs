@@ -72,13 +72,18 @@ impl Rights {
             }
         });
         let Some((step, act)) = refused else { return Ok(()) };
-        let message = format!("step {step} {} and needs a key of scope `admin`", act.told());
-        let (message, hint) = if act.needs_setting() {
-            let setting = "allow_run = true under [workflow] in the server's config.toml";
-            (format!("{message} and workflow.allow_run"), format!("an administrator sets {setting}"))
-        } else {
-            (message, "submit it with the key of an administrator".to_owned())
-        };
+        let mut message = format!("step {step} {} and needs a key of scope `admin`", act.told());
+        let mut lacking = Vec::new();
+        if !self.admin {
+            lacking.push("submit it with the key of an administrator");
+        }
+        if act.needs_setting() {
+            message.push_str(" and workflow.allow_run");
+            if !self.allow_run {
+                lacking.push("set allow_run = true under [workflow] in the server's config.toml");
+            }
+        }
+        let hint = lacking.join("; ");
         Err(Box::new(ErrorBody { hint: Some(hint), ..ErrorBody::new(ErrorCode::Forbidden, message) }))
     }
 }
@@ -223,6 +228,10 @@ mod tests {
         let spec = spec("  a: { workflow: { spec: inner.yaml } }\n");
         let refused = ADMIN.check(&spec, "local").unwrap_err();
         assert!(refused.message.starts_with("step a/deep runs a program"), "{}", refused.message);
-        assert!(refused.hint.unwrap().contains("allow_run = true"));
+        let hint = refused.hint.unwrap();
+        assert!(hint.contains("allow_run = true") && !hint.contains("key"), "{hint}");
+        let lacks_scope = Rights { admin: false, allow_run: true };
+        let hint = lacks_scope.check(&spec, "local").unwrap_err().hint.unwrap();
+        assert_eq!(hint, "submit it with the key of an administrator");
     }
 }

@@ -163,11 +163,12 @@ impl AskAction {
         }
         let TokenUse { prompt, completion, .. } = answer.usage;
         let cut = format!("the answer was cut after {completion} tokens, the prompt has {prompt}");
-        let what_to_do = if has_limit {
-            "it has to be whole, so raise max_tokens"
-        } else {
-            "the step sets no max_tokens, so the model's context is full or the provider has a limit of its own; \
-             shorten the prompt, give the model a larger context (model.context_size), or set max_tokens for an answer that may be cut"
+        let full = "the step sets no max_tokens, so the model's context is full or the provider has a limit of its own; \
+             shorten the prompt or give the model a larger context (model.context_size)";
+        let what_to_do = match (has_limit, is_text) {
+            (true, _) => "it has to be whole, so raise max_tokens".to_owned(),
+            (false, true) => format!("{full}, or set max_tokens for an answer that may be cut"),
+            (false, false) => full.to_owned(),
         };
         let kind = if self.shape.is_some() { FailureKind::Schema } else { FailureKind::Validation };
         Err(Fault::Final(kind, format!("{cut}: {what_to_do}")))
