@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -157,16 +158,20 @@ fn an_edited_prompt_runs_its_step_and_what_changes_by_it() {
 project: edits
 steps:
   a: { llm: { model: fake, prompt: A } }
-  b: { llm: { model: fake, prompt: 'B {{ steps.a.output.text }}' } }
+  b: { llm: { model: fake, prompt: 'B {{ steps.a.output.text }}' }, files: [ { path: b.txt, from: output.text } ] }
   c: { llm: { model: fake, prompt: 'C {{ steps.a.output.text }}' } }
   review: { llm: { model: fake, prompt: 'REVIEW {{ steps.b.output.text }}' } }
   last: { llm: { model: fake, prompt: 'LAST {{ steps.review.output.text }}' } }
 ";
     scene.ok(&["--spec", &scene.spec(text), "--job-id", "one"]);
     assert_eq!(scene.asked(""), 5);
+    let file = scene.job("one").join("outputs/edits/b.txt");
+    let before = fs::read_to_string(&file).unwrap_or_default();
 
     let edited = text.replace("prompt: 'B ", "prompt: 'B, better: ");
     scene.ok(&["--spec", &scene.spec(&edited), "--resume", "one"]);
+    let after = fs::read_to_string(&file).unwrap_or_default();
+    assert!(before != after && !after.is_empty(), "its own file is not in its way: {after:?}");
     assert_eq!(scene.asked(""), 7, "b and review");
     scene.ok(&["--spec", &scene.spec(&edited), "--job-id", "two"]);
     assert_eq!(scene.steps("two", "cache.hit").len(), 5);
@@ -175,6 +180,20 @@ steps:
     scene.ok(&["--spec", &scene.spec(&renamed), "--resume", "one"]);
     scene.ok(&["--spec", &scene.spec(&renamed), "--job-id", "three"]);
     assert_eq!(scene.asked(""), 7, "a name is not part of the question");
+}
+
+#[test]
+fn a_file_that_somebody_else_has_changed_is_not_replaced_by_an_edited_step() {
+    let scene = Scene::new(Script::default());
+    let text = "project: mine\nsteps: { a: { llm: { model: fake, prompt: A }, files: [ { path: a.txt, from: output.text } ] } }\n";
+    scene.ok(&["--spec", &scene.spec(text), "--job-id", "one"]);
+    let file = scene.job("one").join("outputs/mine/a.txt");
+    fs::write(&file, "by hand").expect("outputs are writable");
+    let edited = scene.spec(&text.replace("prompt: A", "prompt: B"));
+    let run = scene.run(&["--spec", &edited, "--resume", "one"]);
+    run.expect_exit(70);
+    assert!(run.stderr.contains("a.txt exists with other content"), "{run}");
+    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), "by hand");
 }
 
 #[test]

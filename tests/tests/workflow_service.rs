@@ -475,6 +475,12 @@ fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
     assert_eq!(submit(&bad, "good").0, Some(14));
     assert_eq!(code(&home, &["run", "--submit", "--resume", "nobody"]).0, Some(72));
 
+    let named = ["run", "--submit", "--spec", &good, "--job-id", "named", "--provider", "fake"];
+    assert_eq!(code(&home, &named).0, Some(0));
+    let asked = provider.stats().requests;
+    assert_eq!(code(&home, &["run", "--submit", "--resume", "named"]).0, Some(0));
+    assert_eq!(provider.stats().requests, asked, "whom it asked before, and so nothing again");
+
     // From a home of its own, over the network.
     let elsewhere = Home::fake();
     let url = format!("http://{}", daemon.address);
@@ -488,7 +494,7 @@ fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
         run.expect_exit(0);
         run.stdout
     };
-    assert_eq!(told(&["jobs", "--json"]).matches("\"job_id\"").count(), 3);
+    assert_eq!(told(&["jobs", "--json"]).matches("\"job_id\"").count(), 4);
     assert!(told(&["show", "gated"]).contains("waiting"));
     assert!(told(&["tail", "good"]).contains("job.succeeded"));
     told(&["decide", "gated", "review", "approve"]);

@@ -276,7 +276,7 @@ impl JobManager {
         self.book().room(&owner.submitter).map_err(full)?;
         let ResumeRequest { spec, specs, options } = request;
         let spec = spec.map(|spec| read_spec(&spec_text(spec), &specs)).transpose()?;
-        let asked = options.as_ref().unwrap_or(&owner.options).provider.clone();
+        let asked = options.as_ref().and_then(|options| options.provider.clone()).or(owner.options.provider);
         self.inner.shelf.want_again(&id, spec, options, |spec| self.check(caller, spec, asked.as_deref()))?;
         self.book().enqueue(&id, &owner.submitter);
         Ok(id)

@@ -144,7 +144,11 @@ impl Shelf {
         let mut owner = Owner::read(folder.path()).ok_or_else(|| not_ours(id))?;
         owner.wanted_at = past.manifest.journal.seq;
         owner.lives_in_vain = 0;
-        owner.options = options.unwrap_or(owner.options);
+        if let Some(options) = options {
+            // Results that were made by one provider are not asked of another by leaving its name out.
+            let provider = options.provider.or(owner.options.provider);
+            owner.options = JobOptions { provider, ..options };
+        }
         owner.write(folder.path()).map_err(|error| unwritable(folder.path(), &error))?;
         Ok(())
     }

@@ -98,6 +98,16 @@ impl Past {
         self.manifest.usage
     }
 
+    /// Files that a step of this name has left, as they were written last.
+    pub(crate) fn left_by(&self, step: &str) -> Vec<PastFile> {
+        let paths = self.manifest.step(step).map_or(&[][..], |step| &step.files);
+        let as_written = |path: &String| {
+            let (sha256, size_bytes) = self.written.get(path)?;
+            Some(PastFile { path: path.clone(), sha256: sha256.clone(), size_bytes: Some(*size_bytes) })
+        };
+        paths.iter().filter_map(as_written).collect()
+    }
+
     /// Keys of attempts that nobody saw end.
     pub fn unfinished(&self) -> impl Iterator<Item = (&str, &Tried)> {
         let unfinished = self.tried.iter().filter(|(_, tried)| tried.outcome == PastOutcome::Unknown);

@@ -81,8 +81,10 @@ fn resume(
     }
     let job = named(client, resumed.or(arguments.job_id.as_deref()).unwrap_or("last"))?;
     let known = block_on(client.job(&job))?["journal"]["seq"].as_u64().unwrap_or_default();
+    // Who says nothing of how it is to be run leaves that as it was.
+    let options = Some(options(arguments)).filter(|options| *options != JobOptions::default());
     let (spec, specs) = spec.map(|spec| (Value::String(spec.source), spec.parts)).unzip();
-    let request = ResumeRequest { spec, specs: specs.unwrap_or_default(), options: Some(options(arguments)) };
+    let request = ResumeRequest { spec, specs: specs.unwrap_or_default(), options };
     Ok((block_on(client.resume_job(&job, &request))?, known))
 }
 

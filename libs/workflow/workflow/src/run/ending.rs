@@ -54,6 +54,7 @@ impl Driver {
             output: result.output.clone(),
             blobs: result.blobs.clone(),
             past: self.past_files(&result),
+            own: self.past.left_by(&node.id),
             stores: self.results.stores(),
         };
         self.scopes.set_state(at, State::Settling(Box::new(result)));

@@ -26,6 +26,8 @@ pub(super) struct Publishing {
     pub(super) blobs: Vec<Blob>,
     /// As an earlier life of the job has left them.
     pub(super) past: Vec<PastFile>,
+    /// Files of this very step in earlier lives, whatever it was asked there.
+    pub(super) own: Vec<PastFile>,
     /// Where the blobs may lie.
     pub(super) stores: [Arc<Store>; 2],
 }
@@ -64,7 +66,8 @@ impl Publisher {
                 if self.was_appended(rule, &path, &publishing.past) {
                     kept.push(path);
                 } else {
-                    staged.add(&path, rule.mode, &publishing.content(&rule.from, &path)?)?;
+                    let mode = self.mode(rule, &path, &publishing.own);
+                    staged.add(&path, mode, &publishing.content(&rule.from, &path)?)?;
                 }
             }
             Ok(())
@@ -73,6 +76,18 @@ impl Publisher {
         match published {
             Ok(written) => Published { written, kept, failure: None },
             Err(failure) => Published { written: Vec::new(), kept, failure: Some(failure) },
+        }
+    }
+
+    /// A file that is to be new may take the place of the one that the same step has left in an earlier life, as long as
+    /// nobody else has touched it: an edited step has another answer.
+    fn mode(&self, rule: &FileRule, path: &str, own: &[PastFile]) -> WriteMode {
+        let is_own = |file: &PastFile| {
+            file.path == path && self.files.holds(path, rule.mode, &file.sha256, file.size_bytes)
+        };
+        match rule.mode {
+            WriteMode::CreateNew if own.iter().any(is_own) => WriteMode::Overwrite,
+            mode => mode,
         }
     }
 

@@ -233,6 +233,8 @@ struct Conversation<'a> {
     attempt: &'a Attempt,
     provider: Arc<str>,
     request: ModelRequest,
+    /// How often for the format.
+    asked_again: u32,
     ear: Arc<Ear>,
     secrets: Secrets,
     usage: TokenUse,
@@ -259,7 +261,7 @@ impl<'a> Conversation<'a> {
         };
         let provider = place.provider.clone();
         let (ear, usage) = (Arc::new(ear), TokenUse::default());
-        Ok(Self { action, attempt, provider, request, ear, secrets, usage })
+        Ok(Self { action, attempt, provider, request, asked_again: 0, ear, secrets, usage })
     }
 
     async fn ask(&mut self) -> Result<Answer, CallFailure> {
@@ -288,7 +290,10 @@ impl<'a> Conversation<'a> {
         let shown = self.action.messages.shown.iter().map(|message| message.content.as_str());
         let repairs = request.messages[self.action.messages.shown.len()..].iter();
         let texts: Vec<&str> = shown.chain(repairs.map(|message| message.content.as_str())).collect();
-        let document = json!({"model": request.model, "options": request.options, "texts": texts});
+        let mut document = json!({"model": request.model, "options": request.options, "texts": texts});
+        if self.asked_again > 0 {
+            document["asked_again"] = self.asked_again.into();
+        }
         Asking {
             provider: self.provider.clone(),
             model: request.model.clone(),
@@ -308,6 +313,7 @@ impl<'a> Conversation<'a> {
     /// The engine could not read what its model said, and tells nothing of it: the same question would lead to the
     /// same answer where nothing is left to chance.
     fn ask_for_the_format(&mut self) {
+        self.asked_again += 1;
         if let Some(last) = self.request.messages.last_mut() {
             last.content.push_str("\n\nAn earlier answer could not be read. Keep strictly to the format.");
         }
