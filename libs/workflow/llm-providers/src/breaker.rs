@@ -1,10 +1,11 @@
 //! The circuit breaker of a provider: after enough failures in a row it is left alone for a while, then one
 //! request may try.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use workflow::CallFailure;
 use workflow_spec::FailureKind;
 
 /// So many failures in a row open the circuit.
@@ -15,6 +16,8 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 const WHILE_TRYING: Duration = Duration::from_secs(1);
 /// A request that was given up without a word from the provider for so long counts as one that timed out.
 const SILENT: Duration = Duration::from_secs(30);
+/// Of what failed last, in letters.
+const LONGEST_CAUSE: usize = 200;
 
 /// The state machine; it is told the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,26 +111,49 @@ impl Circuit {
 
 /// The circuit of one provider.
 #[derive(Clone, Debug)]
-pub(crate) struct Breaker(Arc<Mutex<Circuit>>);
+pub(crate) struct Breaker(Arc<Mutex<Guarded>>);
+
+#[derive(Debug)]
+struct Guarded {
+    circuit: Circuit,
+    /// What failed last, in short.
+    cause: String,
+}
+
+/// The provider is left alone.
+#[derive(Debug)]
+pub(crate) struct LeftAlone {
+    /// After this time it is worth coming back.
+    pub(crate) wait: Duration,
+    /// What failed last, in short.
+    pub(crate) cause: String,
+}
 
 impl Breaker {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Circuit::NEW)))
+        Self(Arc::new(Mutex::new(Guarded { circuit: Circuit::NEW, cause: String::new() })))
     }
 
     /// Lets a request go, or says after which time to come back.
-    pub(crate) fn admit(&self) -> Result<Passage, Duration> {
+    pub(crate) fn admit(&self) -> Result<Passage, LeftAlone> {
         let now = Instant::now();
-        match self.with(|circuit| circuit.admit(now)) {
+        let mut guarded = self.lock();
+        match guarded.circuit.admit(now) {
             Admission::Go(attempt) => {
                 Ok(Passage { breaker: self.clone(), attempt, began: now, heard: false, over: false })
             }
-            Admission::Wait(wait) => Err(wait),
+            Admission::Wait(wait) => Err(LeftAlone { wait, cause: guarded.cause.clone() }),
         }
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut Circuit) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn failed(&self, now: Instant, attempt: Try, cause: String) {
+        let mut guarded = self.lock();
+        guarded.circuit.failed(now, attempt);
+        guarded.cause = cause;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,19 +176,19 @@ impl Passage {
     /// The answer has begun, and is none of a server in trouble so far.
     pub(crate) fn heard_good(&mut self) {
         let attempt = self.attempt;
-        self.breaker.with(|circuit| circuit.begins_to_live(attempt));
+        self.breaker.lock().circuit.begins_to_live(attempt);
     }
 
     /// How it ended; `None` is well.
-    pub(crate) fn end(mut self, failure: Option<FailureKind>) {
+    pub(crate) fn end(mut self, failure: Option<&CallFailure>) {
+        use FailureKind::{Connect, Overloaded, Timeout};
         self.over = true;
-        let attempt = self.attempt;
-        self.breaker.with(|circuit| match failure {
-            Some(FailureKind::Connect | FailureKind::Timeout | FailureKind::Overloaded) => {
-                circuit.failed(Instant::now(), attempt);
+        match failure {
+            Some(failure) if matches!(failure.kind, Connect | Timeout | Overloaded) => {
+                self.breaker.failed(Instant::now(), self.attempt, in_short(failure));
             }
-            _ => circuit.lives(),
-        });
+            _ => self.breaker.lock().circuit.lives(),
+        }
     }
 }
 
@@ -173,13 +199,21 @@ impl Drop for Passage {
         }
         let (now, attempt) = (Instant::now(), self.attempt);
         let silent = !self.heard && now.saturating_duration_since(self.began) >= SILENT;
-        self.breaker.with(|circuit| {
-            if silent {
-                circuit.failed(now, attempt);
-            } else {
-                circuit.unknown(now, attempt);
-            }
-        });
+        if silent {
+            let cause = format!("{}: it was given up without a word from there", FailureKind::Timeout.word());
+            self.breaker.failed(now, attempt, cause);
+        } else {
+            self.breaker.lock().circuit.unknown(now, attempt);
+        }
+    }
+}
+
+/// The kind of a failure and how its message begins; messages hold no secret.
+fn in_short(failure: &CallFailure) -> String {
+    let text = format!("{}: {}", failure.kind.word(), failure.message);
+    match text.char_indices().nth(LONGEST_CAUSE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -190,7 +224,23 @@ mod tests {
     use super::*;
 
     fn fail(breaker: &Breaker) {
-        breaker.admit().unwrap().end(Some(FailureKind::Connect));
+        breaker.admit().unwrap().end(Some(&failure(FailureKind::Connect)));
+    }
+
+    fn failure(kind: FailureKind) -> CallFailure {
+        CallFailure::new(kind, "no")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_sent_away_hears_in_short_what_failed_last() {
+        let breaker = Breaker::new();
+        open(&breaker);
+        assert_eq!(breaker.admit().unwrap_err().cause, "connect: no");
+        tokio::time::advance(FIRST_PAUSE).await;
+        let long = CallFailure::new(FailureKind::Overloaded, "é".repeat(1000));
+        breaker.admit().unwrap().end(Some(&long));
+        let cause = breaker.admit().unwrap_err().cause;
+        assert!(cause.starts_with("overloaded: éé") && cause.chars().count() == LONGEST_CAUSE + 1, "{cause}");
     }
 
     fn open(breaker: &Breaker) {
@@ -203,10 +253,10 @@ mod tests {
     async fn five_failures_in_a_row_open_it_and_one_request_tries_after_the_pause() {
         let breaker = Breaker::new();
         open(&breaker);
-        assert_eq!(breaker.admit().unwrap_err(), FIRST_PAUSE);
+        assert_eq!(breaker.admit().unwrap_err().wait, FIRST_PAUSE);
         tokio::time::advance(FIRST_PAUSE).await;
         let probe = breaker.admit().unwrap();
-        assert_eq!(breaker.admit().unwrap_err(), WHILE_TRYING, "only one tries");
+        assert_eq!(breaker.admit().unwrap_err().wait, WHILE_TRYING, "only one tries");
         probe.end(None);
         assert!(breaker.admit().is_ok(), "it lives again");
     }
@@ -219,8 +269,8 @@ mod tests {
         let mut probe = breaker.admit().unwrap();
         probe.heard_good();
         let other = breaker.admit().unwrap();
-        probe.end(Some(FailureKind::Connect));
-        assert_eq!(breaker.admit().unwrap_err(), FIRST_PAUSE, "it broke off: open again");
+        probe.end(Some(&failure(FailureKind::Connect)));
+        assert_eq!(breaker.admit().unwrap_err().wait, FIRST_PAUSE, "it broke off: open again");
         other.end(None);
         assert!(breaker.admit().is_ok());
     }
@@ -241,7 +291,7 @@ mod tests {
     async fn a_refusal_is_a_sign_of_life() {
         let breaker = Breaker::new();
         for _ in 0..20 {
-            breaker.admit().unwrap().end(Some(FailureKind::Validation));
+            breaker.admit().unwrap().end(Some(&failure(FailureKind::Validation)));
         }
         assert!(breaker.admit().is_ok());
     }
@@ -251,7 +301,7 @@ mod tests {
         let breaker = Breaker::new();
         open(&breaker);
         for seconds in [10, 20, 40, 80, 120, 120] {
-            let wait = breaker.admit().unwrap_err();
+            let wait = breaker.admit().unwrap_err().wait;
             assert_eq!(wait, Duration::from_secs(seconds));
             tokio::time::advance(wait).await;
             fail(&breaker);

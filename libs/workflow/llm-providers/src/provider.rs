@@ -9,7 +9,7 @@ use workflow::{Answer, AnswerPiece, CallFailure, ModelFacts, ModelRequest};
 use workflow_spec::FailureKind;
 
 use crate::access::Access;
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, LeftAlone};
 use crate::clients::Clients;
 use crate::dialect::{Enforcement, plan, url_of};
 use crate::exchange::{Exchange, Failed};
@@ -102,9 +102,9 @@ impl Provider {
         let plan = plan(setting.kind, setting.api, &access.base_url, request, enforcement)?;
         let exchange = self.exchange(access, plan.path)?;
         self.holds.pass(&request.model).await;
-        let mut passage = self.breaker.admit().map_err(|wait| self.circuit_open(wait))?;
+        let mut passage = self.breaker.admit().map_err(|left_alone| self.circuit_open(&left_alone))?;
         let asked = exchange.ask(plan, &request.model, &self.holds, &mut passage, Arc::clone(pieces)).await;
-        passage.end(asked.as_ref().err().map(|failed| failed.failure.kind));
+        passage.end(asked.as_ref().err().map(|failed| &failed.failure));
         asked
     }
 
@@ -136,13 +136,17 @@ impl Provider {
         self.access().ok().filter(|access| access != failed_access)
     }
 
-    fn circuit_open(&self, wait: Duration) -> CallFailure {
+    fn circuit_open(&self, left_alone: &LeftAlone) -> CallFailure {
         let message = format!(
-            "{} failed so often that it is left alone for {:.0} s",
+            "{} failed so often that it is left alone for {:.0} s; what failed last: {}",
             self.who,
-            wait.as_secs_f64().ceil()
+            left_alone.wait.as_secs_f64().ceil(),
+            left_alone.cause
         );
-        CallFailure { retry_after: Some(wait), ..CallFailure::new(FailureKind::CircuitOpen, message) }
+        CallFailure {
+            retry_after: Some(left_alone.wait),
+            ..CallFailure::new(FailureKind::CircuitOpen, message)
+        }
     }
 
     /// What a step's key has to know.

@@ -157,6 +157,7 @@ async fn a_provider_that_fails_again_and_again_is_left_alone_for_a_while() {
     }
     let failure = ask(&providers, question("openai", "please")).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::CircuitOpen, "{}", failure.message);
+    assert!(failure.message.contains("; what failed last: overloaded: "), "{}", failure.message);
     let wait = failure.retry_after.unwrap();
     assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(10), "{wait:?}");
     assert_eq!(fake.stats().requests, 5, "the last one was not sent");
