@@ -183,6 +183,9 @@ fn a_step_that_takes_long_holds_no_stop_and_its_programs_end() {
     assert_eq!(events.iter().filter(ended).count(), 0, "{events:?}");
     let owner = scene.home.read_json("runs/left/control/owner.json").unwrap();
     assert_eq!(owner["lives_in_vain"], 0, "no daemon died: {owner}");
+    let listed = scene.home.ok(&["jobs"]);
+    let tells = |words: &str| listed.stderr.contains(words);
+    assert!(tells("the daemon goes on with left by itself") && !tells("run --resume"), "{listed}");
 
     scene.provider.set_script(Script::default());
     scene.home.start_daemon();
@@ -212,6 +215,8 @@ fn commands_know_that_the_daemon_takes_care_of_what_was_submitted() {
         wait_for("the gate", SOON, || is(id, "waiting"));
         follower
     });
+    let next = scene.home.json(&["show", "approved", "--json"])["next"].clone();
+    assert_eq!(next, serde_json::json!(["llama-orch decide approved review approve"]));
     let decided = scene.home.ok(&["decide", "approved", "review", "approve"]);
     assert!(!decided.stderr.contains("nobody runs"), "{decided}");
     scene.wait_for_end("approved", "job.succeeded");

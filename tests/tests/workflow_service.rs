@@ -471,6 +471,9 @@ fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
     assert_eq!((&last["type"], &last["job_id"]), (&json!("job.succeeded"), &json!("good")));
     assert_eq!(submit(&bad, "bad").0, Some(70));
     assert_eq!(submit(&gated, "gated").0, Some(73));
+    let waits = home.run(&["run", "--submit", "--spec", &gated, "--job-id", "asks"]);
+    assert!(waits.stdout.contains("good enough? (approve, reject)"), "{waits}");
+    assert!(waits.stdout.contains("llama-orch decide asks review approve|reject\n"), "{waits}");
     assert_eq!(submit(&wrong, "wrong").0, Some(71));
     assert_eq!(submit(&bad, "good").0, Some(14));
     assert_eq!(code(&home, &["run", "--submit", "--resume", "nobody"]).0, Some(72));

@@ -244,6 +244,7 @@ fn a_damaged_journal_is_34_with_its_line_and_shows_what_was_before() {
     shown.expect_exit(34);
     assert!(shown.stderr.contains("line 2 of"), "{}", shown.stderr);
     assert!(shown.stdout.contains("0 of 3 done"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains("next:"), "nothing goes on from here: {}", shown.stdout);
     let told = home.run(&["tail", "job_notes_1"]);
     told.expect_exit(34);
     assert!(told.stdout.contains("job.started"), "{}", told.stdout);

@@ -3,7 +3,8 @@
 use orch_api::JobSummary;
 use orch_core::{Failure, UnixMicros};
 use orchestratord::client::DaemonClient;
-use workflow::{RunStatus, RunSummary, Runs};
+use orchestratord::daemon_file;
+use workflow::{JobId, RunStatus, RunSummary, Runs};
 
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -20,17 +21,35 @@ pub(super) fn run(context: &Context) -> CommandResult {
     if let Some(client) = context.named_server()? {
         return elsewhere(context, &client);
     }
-    let (rows, troubles) =
-        Runs::new(context.home()?.runs()).list(UnixMicros::now()).map_err(Failure::from)?;
+    let runs = Runs::new(context.home()?.runs());
+    let (rows, troubles) = runs.list(UnixMicros::now()).map_err(Failure::from)?;
     context.warn(&troubles);
     if context.printer.json() {
         return Ok(context.printer.document(&rows)?);
     }
     show(context, rows.iter().map(Row::of_run))?;
-    if let Some(left) = rows.iter().find(|row| row.status == RunStatus::Interrupted) {
+    tell_of_interrupted(context, &runs, &rows)
+}
+
+/// How the interrupted ones go on.
+fn tell_of_interrupted(context: &Context, runs: &Runs, rows: &[RunSummary]) -> CommandResult {
+    let is_submitted = |row: &RunSummary| {
+        let view = JobId::new(&row.job_id).ok().and_then(|id| runs.view(&id).ok());
+        view.is_some_and(|view| view.is_submitted)
+    };
+    let has_daemon = daemon_file::living(context.home()?).is_some();
+    let interrupted = rows.iter().filter(|row| row.status == RunStatus::Interrupted);
+    let (served, left): (Vec<_>, Vec<_>) = interrupted.partition(|row| !has_daemon && is_submitted(row));
+    if let Some(left) = left.first() {
         context.talk.note(&format!(
             "an interrupted job has lost its process; what is done stays done: llama-orch run --resume {}",
             left.job_id
+        ));
+    }
+    if let Some(served) = served.first() {
+        context.talk.note(&format!(
+            "the daemon goes on with {} by itself when it is started: llama-orch daemon start",
+            served.job_id
         ));
     }
     Ok(())

@@ -76,12 +76,21 @@ pub(super) fn totals(document: &Value, most_failures: usize) -> Vec<(&'static st
     if failures.len() > most_failures {
         totals.push(("failed", format!("… and {} more", failures.len() - most_failures)));
     }
-    for (step, it) in document["steps"].as_object().into_iter().flatten() {
-        if let Some(message) = it["question"]["message"].as_str() {
-            totals.push(("asks", plain(&format!("{step}: {message} ({})", it["question"]["choices"]))));
-        }
+    for (step, choices) in gates(document, ", ") {
+        let message = word(&document["steps"][step]["question"]["message"]);
+        totals.push(("asks", plain(&format!("{step}: {message} ({choices})"))));
     }
     totals
+}
+
+/// Steps that wait for a decision, with the words that decide.
+pub(super) fn gates<'a>(document: &'a Value, between: &str) -> impl Iterator<Item = (&'a str, String)> {
+    let steps = document["steps"].as_object().into_iter().flatten();
+    steps.filter_map(move |(step, it)| {
+        let choices = it["question"]["choices"].as_array()?;
+        let words: Vec<&str> = choices.iter().filter_map(Value::as_str).collect();
+        Some((step.as_str(), words.join(between)))
+    })
 }
 
 pub(super) fn decide(
@@ -264,6 +273,16 @@ mod tests {
         };
         assert_eq!(told(2), ["s0: no", "s1: no", "… and 28 more"]);
         assert_eq!(told(30).len(), 30);
+    }
+
+    #[test]
+    fn a_gate_is_told_with_the_words_that_decide() {
+        let question = json!({"message": "Publish?", "choices": ["yes", "no"]});
+        let document = json!({"steps": {"draft": {}, "review": {"question": question}}});
+        let told: Vec<(&str, String)> = gates(&document, "|").collect();
+        assert_eq!(told, [("review", "yes|no".to_owned())]);
+        let asks = ("asks", "review: Publish? (yes, no)".to_owned());
+        assert!(totals(&document, 1).contains(&asks));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use orch_core::{ByteCount, ExitCode, Failure, UnixMicros};
 use serde_json::{Value, json};
 use workflow::{FileState, JobId, JournalLine, RunStatus, RunView, Runs, StepState, StepStatus, TailError};
 
+use super::decide::served_by;
 use super::jobs_elsewhere;
 use super::journal_words::shown;
 use crate::arguments::ShowArguments;
@@ -27,7 +28,7 @@ pub(super) fn run(context: &Context, arguments: &ShowArguments) -> CommandResult
     let view = runs.view(&id).map_err(Failure::from)?;
     let events = if arguments.events { events(&runs, &id, &view)? } else { Vec::new() };
     if context.printer.json() {
-        let document = document(&view, arguments.events.then_some(&events));
+        let document = document(&view, &next(context, &view)?, arguments.events.then_some(&events));
         context.printer.document(&document)?;
     } else {
         show(context, arguments, &view, &events)?;
@@ -58,9 +59,9 @@ fn events(runs: &Runs, id: &JobId, view: &RunView) -> Result<Vec<JournalLine>, F
     }
 }
 
-fn document(view: &RunView, events: Option<&Vec<JournalLine>>) -> Value {
+fn document(view: &RunView, next: &[String], events: Option<&Vec<JournalLine>>) -> Value {
     let mut document = view.to_json(UnixMicros::now());
-    document["next"] = json!(next(view));
+    document["next"] = json!(next);
     if let Some(events) = events {
         let parsed = |line: &JournalLine| serde_json::from_str::<Value>(&line.text).unwrap_or_default();
         document["events"] = events.iter().map(parsed).collect();
@@ -89,7 +90,7 @@ fn show(
             printer.line(shown(context, event))?;
         }
     }
-    let next = next(view);
+    let next = next(context, view)?;
     if !next.is_empty() {
         printer.line("")?;
         for command in next {
@@ -188,8 +189,11 @@ fn questions(view: &RunView) -> impl Iterator<Item = (&str, &workflow::Question)
     steps.filter_map(|step| step.question.as_ref().map(|question| (step.id.as_str(), question)))
 }
 
-/// Commands that lead on from here.
-fn next(view: &RunView) -> Vec<String> {
+/// Commands that lead on from here. None gets past a damaged journal.
+fn next(context: &Context, view: &RunView) -> Result<Vec<String>, Failure> {
+    if view.damaged_line.is_some() {
+        return Ok(Vec::new());
+    }
     let id = view.id.as_str();
     let mut next: Vec<String> = questions(view)
         .map(|(step, question)| {
@@ -201,12 +205,14 @@ fn next(view: &RunView) -> Vec<String> {
         RunStatus::Queued | RunStatus::Running if next.is_empty() => {
             next.push(command_line(&["llama-orch", "tail", "-f", id]));
         }
+        // The daemon goes on with its own by itself.
+        RunStatus::Waiting if served_by(context, view)?.is_some() => {}
         RunStatus::Interrupted | RunStatus::Waiting | RunStatus::Failed | RunStatus::Cancelled => {
             next.push(command_line(&["llama-orch", "run", "--resume", id]));
         }
         RunStatus::Queued | RunStatus::Running | RunStatus::Succeeded => {}
     }
-    next
+    Ok(next)
 }
 
 /// On its line, whatever a model put into it.

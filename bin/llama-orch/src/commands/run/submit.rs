@@ -8,7 +8,7 @@ use workflow_spec::JobSpec;
 
 use super::end::MOST_LISTED;
 use crate::arguments::{JournalChoice, RunArguments};
-use crate::commands::jobs_elsewhere::{end_of, follow, named, totals};
+use crate::commands::jobs_elsewhere::{end_of, follow, gates, named, totals};
 use crate::commands::workflow_text::{read_spec, typed_inputs};
 use crate::context::Context;
 use crate::ending::{CommandResult, Ended};
@@ -100,17 +100,23 @@ fn options(arguments: &RunArguments) -> JobOptions {
     }
 }
 
+/// What a person may want to type now.
+fn next(document: &Value, job: &str) -> Vec<String> {
+    let job = quoted(job);
+    if document["status"] != "waiting" {
+        return vec![format!("llama-orch show {job}")];
+    }
+    let decide =
+        |(step, choices): (&str, String)| format!("llama-orch decide {job} {} {choices}", quoted(step));
+    gates(document, "|").map(decide).take(MOST_LISTED).collect()
+}
+
 /// How the job stands, and the code that says so.
 fn tell(context: &Context, document: &Value) -> CommandResult {
     let job = document["job_id"].as_str().unwrap_or_default();
     if !context.printer.json() {
-        let next = match document["status"].as_str() {
-            Some("waiting") => format!("llama-orch decide {} STEP CHOICE", quoted(job)),
-            _ => format!("llama-orch show {}", quoted(job)),
-        };
-        context
-            .printer
-            .pairs(&totals(document, MOST_LISTED).into_iter().chain([("next", next)]).collect::<Vec<_>>())?;
+        let next = next(document, job).into_iter().map(|command| ("next", command));
+        context.printer.pairs(&totals(document, MOST_LISTED).into_iter().chain(next).collect::<Vec<_>>())?;
     }
     Ended::told(match document["status"].as_str() {
         Some("succeeded") => ExitCode::Success,
