@@ -46,6 +46,28 @@ steps:
 }
 
 #[test]
+fn the_end_of_a_run_that_went_on_without_some_elements_counts_them() {
+    let scene = Scene::new(Script::default());
+    let text = "
+project: gaps
+steps:
+  each: { map: { over: '[{\"a\": 1}, {}, {}]' }, on_error: continue, pass: { value: '{{ item.a }}' } }
+";
+    let spec = scene.spec(text);
+    let run = scene.ok(&["--spec", &spec, "--job-id", "gaps"]);
+    let row = run.stdout.lines().find(|line| line.starts_with("failed")).unwrap();
+    assert!(row.ends_with(" 2 steps that the job went on without (llama-orch show gaps)"), "{run}");
+}
+
+#[test]
+fn a_plan_of_steps_that_only_pass_values_on_says_that_they_cost_nothing() {
+    let scene = Scene::new(Script::default());
+    let spec = scene.spec("project: one\nsteps: { a: { pass: { value: 1 } }, b: { pass: { value: 2 } } }\n");
+    let plan = scene.home.ok(&["plan", "--spec", &spec]);
+    assert!(plan.stdout.contains("nothing that takes tokens or time; 2 steps of values\n"), "{plan}");
+}
+
+#[test]
 fn one_step_is_not_steps() {
     let scene = Scene::new(Script::default());
     let spec = scene.spec("project: one\nsteps: { a: { llm: { model: fake, prompt: A } } }\n");

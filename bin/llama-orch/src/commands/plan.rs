@@ -193,11 +193,19 @@ fn show(context: &Context, forecast: &Forecast, estimate: &Estimate, totals: &To
     let by = if path.is_empty() { String::new() } else { format!(", by way of {path}") };
     context.printer.pairs(&[
         ("known", format!("{} of {}", totals.hits, counted(forecast.steps.len(), "step"))),
-        ("to do", format!("{}, then {} more", counted(totals.misses, "step"), totals.unknown)),
+        ("to do", to_do(forecast, totals)),
         ("tokens", format!("{least}{}", with_commas(totals.tokens))),
         ("time", format!("{least}{}{by}", show_seconds(totals.duration_s))),
     ])?;
     Ok(())
+}
+
+fn to_do(forecast: &Forecast, totals: &Totals<'_>) -> String {
+    let values = forecast.steps.iter().filter(|step| step.outlook == Outlook::Value).count();
+    if values > 0 && forecast.steps.iter().all(|step| step.outlook.is_free()) {
+        return format!("nothing that takes tokens or time; {} of values", counted(values, "step"));
+    }
+    format!("{}, then {} more", counted(totals.misses, "step"), totals.unknown)
 }
 
 /// What would become of a step, in a few words.

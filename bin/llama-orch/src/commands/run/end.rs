@@ -51,6 +51,7 @@ fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
     if manifest.from_cache > 0 {
         pairs.push(("from cache", counted(manifest.from_cache as usize, "step")));
     }
+    pairs.extend(gone_without(manifest).map(|text| ("failed", text)));
     let outputs = folder.join("outputs").join(&manifest.project);
     let files = manifest.files();
     pairs.extend(
@@ -62,6 +63,14 @@ fn summary(manifest: &Manifest, folder: &Path) -> Vec<(&'static str, String)> {
     }
     pairs.extend(next(manifest).into_iter().map(|command| ("next", command)));
     pairs
+}
+
+/// What failed of a job that succeeded nevertheless.
+fn gone_without(manifest: &Manifest) -> Option<String> {
+    let failed = manifest.failed_steps().count();
+    let show = || format!("llama-orch show {}", quoted(&manifest.job_id));
+    (manifest.status == Some(workflow::JobStatus::Succeeded) && failed > 0)
+        .then(|| format!("{} that the job went on without ({})", counted(failed, "step"), show()))
 }
 
 fn more(count: usize) -> String {
