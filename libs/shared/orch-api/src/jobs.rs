@@ -64,7 +64,7 @@ pub struct ResumeRequest {
     /// The specs that a changed one runs as steps.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub specs: BTreeMap<String, String>,
-    /// Other options than those that it was begun with.
+    /// Other options than those that it was begun with; where they name no provider, that one stays.
     pub options: Option<JobOptions>,
 }
 
