@@ -497,7 +497,7 @@ fn a_command_submits_follows_and_ends_as_the_job_does_also_elsewhere() {
         run.expect_exit(0);
         run.stdout
     };
-    assert_eq!(told(&["jobs", "--json"]).matches("\"job_id\"").count(), 4);
+    assert_eq!(told(&["jobs", "--json"]).matches("\"job_id\"").count(), 5);
     assert!(told(&["show", "gated"]).contains("waiting"));
     assert!(told(&["tail", "good"]).contains("job.succeeded"));
     told(&["decide", "gated", "review", "approve"]);
