@@ -4,7 +4,7 @@ use orch_api::JobSummary;
 use orch_core::{Failure, UnixMicros};
 use orchestratord::client::DaemonClient;
 use orchestratord::daemon_file;
-use workflow::{JobId, RunStatus, RunSummary, Runs};
+use workflow::{RunStatus, RunSummary, Runs, owner_file};
 
 use crate::context::Context;
 use crate::ending::CommandResult;
@@ -33,10 +33,7 @@ pub(super) fn run(context: &Context) -> CommandResult {
 
 /// How the interrupted ones go on.
 fn tell_of_interrupted(context: &Context, runs: &Runs, rows: &[RunSummary]) -> CommandResult {
-    let is_submitted = |row: &RunSummary| {
-        let view = JobId::new(&row.job_id).ok().and_then(|id| runs.view(&id).ok());
-        view.is_some_and(|view| view.is_submitted)
-    };
+    let is_submitted = |row: &RunSummary| owner_file(&runs.root().join(&row.job_id)).is_file();
     let has_daemon = daemon_file::living(context.home()?).is_some();
     let interrupted = rows.iter().filter(|row| row.status == RunStatus::Interrupted);
     let (served, left): (Vec<_>, Vec<_>) = interrupted.partition(|row| !has_daemon && is_submitted(row));
