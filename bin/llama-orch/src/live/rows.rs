@@ -48,7 +48,7 @@ fn heading(picture: &JobPicture, now: Duration) -> Line {
     if picture.from_cache > 0 {
         let _ = write!(text, "  {} from cache", with_commas(picture.from_cache));
     }
-    let _ = write!(text, "  {}", show_seconds(now));
+    let _ = write!(text, "  {}", show_tenths(now));
     if let Some(ended) = picture.ended {
         let _ = write!(text, "  {ended}");
     }
@@ -173,7 +173,7 @@ fn details(picture: &JobPicture, step: &StepPicture, now: Duration) -> String {
             }
         }
         State::Retrying { until, kind } => {
-            parts.push(format!("in {} after {kind}", show_seconds(until.saturating_sub(now))));
+            parts.push(format!("in {} after {kind}", show_tenths(until.saturating_sub(now))));
         }
         State::AtGate { message, choices } => parts.push(format!("{} ({message})", choices.join(" or "))),
         State::Skipped { reason } => parts.push(reason.replace('_', " ")),
@@ -189,7 +189,7 @@ fn details(picture: &JobPicture, step: &StepPicture, now: Duration) -> String {
     if step.attempt > 1 && !step.state.is_well() {
         parts.push(format!("attempt {}", step.attempt));
     }
-    parts.extend(elapsed(step, now).map(show_seconds));
+    parts.extend(elapsed(step, now).map(show_tenths));
     parts.join("  ")
 }
 
@@ -216,7 +216,7 @@ fn elapsed(step: &StepPicture, now: Duration) -> Option<Duration> {
 }
 
 /// Tenths up to a minute, then whole units.
-fn show_seconds(time: Duration) -> String {
+fn show_tenths(time: Duration) -> String {
     if time.as_secs() < 60 {
         return format!("{:.1}s", time.as_secs_f64());
     }

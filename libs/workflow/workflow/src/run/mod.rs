@@ -2,9 +2,9 @@
 //!
 //! [`run_job`] makes a [`driver::Driver`] and lets it run. The driver is spread over files by what it does:
 //! `opening` decides what becomes of a step whose turn has come, `lookups` asks for the results of several such steps
-//! at once, `attempts` what comes after one, `ending` what an
-//! end means, `expanding` does steps that are made of others, `gates`
-//! waits for people, `pausing` for what is under way when the process is to end, `effects` for what they know of effects, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
+//! at once, `attempts` what comes after one, `ending` what an end means, `expanding` does steps that are made of others,
+//! `gates` waits for people, `effects` for what they know of effects, `pausing` for what is under way when the process
+//! is to end, `funds` keeps to the budget, `durable` says when the journal reaches the disk.
 //! `nodes` is its state; `schedule`, `limits`, `retry`, `timers` and `facts` are pure and know nothing of it.
 
 mod attempts;
